@@ -1,0 +1,42 @@
+# Two commands set up everything on a fresh machine with Python 3.11 or newer: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+# Byte-compiling every installed file costs half a minute; Python compiles what it imports anyway.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+.PHONY: demo test slow check format clean
+
+demo: .venv/installed
+	$(BIN)/jeppa demo --out demo
+
+test: .venv/dev-installed
+	$(BIN)/python -m pytest
+
+slow: .venv/dev-installed
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: .venv/dev-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jeppa needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e .
+	touch $@
+
+.venv/dev-installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[dev]'
+	touch .venv/installed $@
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,235 @@
+"""Settings as validated, documented models; presets; strict YAML.
+
+Every setting is a field here once: the command line takes its flags, defaults and help from these fields,
+a run folder's `config.yaml` is these fields, and an unknown key is an error that names the nearest known one.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jeppa.errors import ConfigError
+
+Likelihood = Literal["faithful", "shared", "fixed"]
+Preset = Literal["tiny", "small", "sd"]
+
+MAX_YAML_BYTES = 64 * 1024
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class VAEConfig(Settings):
+    """Architecture of a `HeteroscedasticVAE`: diffusers' AutoencoderKL and the sigma head beside it."""
+
+    pixel_unshuffle: Literal[1, 2, 4] = Field(
+        description="Pixels a side that the first layer sees as one; 1 is the plain AutoencoderKL."
+    )
+    block_out_channels: tuple[int, ...] = Field(description="Width of each resolution level.")
+    layers_per_block: int = Field(ge=1, description="Residual blocks at each level.")
+    latent_channels: int = Field(4, ge=1, description="Channels of the latent.")
+    norm_num_groups: int = Field(ge=1, description="Groups of the group normalisation.")
+    mid_block_attention: bool = Field(description="Self-attention in the middle block.")
+    sigma_channels: int = Field(ge=8, description="Width of the sigma head.")
+    sigma_blocks: int = Field(2, ge=0, description="Residual blocks of the sigma head.")
+
+    @model_validator(mode="after")
+    def _eightfold(self) -> Self:
+        factor = self.pixel_unshuffle * 2 ** (len(self.block_out_channels) - 1)
+        if factor != 8:
+            raise ValueError(
+                f"pixel_unshuffle {self.pixel_unshuffle} with {len(self.block_out_channels)} levels shrinks an "
+                f"image {factor} times, but a latent is 8 times smaller: use 4, 3 or 2 levels for 1, 2 or 4"
+            )
+        return self
+
+
+PRESETS: dict[str, VAEConfig] = {
+    "tiny": VAEConfig(
+        pixel_unshuffle=4, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=4,
+        mid_block_attention=False, sigma_channels=16, sigma_blocks=1,
+    ),
+    "small": VAEConfig(
+        pixel_unshuffle=4, block_out_channels=(48, 96), layers_per_block=1, norm_num_groups=8,
+        mid_block_attention=False, sigma_channels=48,
+    ),
+    "sd": VAEConfig(
+        pixel_unshuffle=1, block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32,
+        mid_block_attention=True, sigma_channels=64,
+    ),
+}  # fmt: skip
+
+
+class DenoiserConfig(Settings):
+    """Architecture of the latent denoiser, diffusers' UNet2DModel."""
+
+    block_out_channels: tuple[int, ...] = Field((64, 128, 128), description="Width of each level.")
+    layers_per_block: int = Field(1, ge=1, description="Residual blocks at each level.")
+    attention: tuple[bool, ...] = Field((False, True, True), description="Self-attention at each level.")
+    num_classes: int | None = Field(None, ge=1, description="Number of labels; None for an unconditional model.")
+
+    @model_validator(mode="after")
+    def _one_flag_a_level(self) -> Self:
+        if len(self.attention) != len(self.block_out_channels):
+            raise ValueError(
+                f"attention has {len(self.attention)} entries for {len(self.block_out_channels)} levels: "
+                "give one for each"
+            )
+        return self
+
+
+class DataConfig(Settings):
+    """Which images, and how crops are cut from them."""
+
+    data: str = Field("builtin:photos", description="Folder, zip file or builtin:photos.")
+    resolution: int = Field(64, ge=8, multiple_of=8, description="Side of a training crop in pixels.")
+    min_view: float = Field(
+        0.0, ge=0.0, le=1.0,
+        description="Least share of an image's short side that a crop covers; 0 goes down to native pixels.",
+    )  # fmt: skip
+    flip: bool = Field(True, description="Mirror half of the crops.")
+    workers: int = Field(0, ge=0, le=64, description="Processes that read images beside the training one.")
+
+
+class OptimConfig(Settings):
+    """How long and how fast to train, and how often to say and save something."""
+
+    steps: int = Field(2000, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(8, ge=1, description="Images in a step.")
+    learning_rate: float = Field(2e-3, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
+    warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up before the cosine decay.")
+    clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")
+    ema_decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the averaged weights.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto measures at the start; bf16 and fp32 are taken as they are."
+    )
+    log_every: int = Field(20, ge=1, description="Steps between lines of log.jsonl.")
+    sample_every: int = Field(500, ge=1, description="Steps between sample sheets.")
+    save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
+    keep: int = Field(2, ge=1, description="Checkpoints to keep.")
+
+
+class VAERun(Settings):
+    """A VAE training run: the content of its `config.yaml`."""
+
+    kind: Literal["vae"] = "vae"
+    seed: int = Field(0, ge=0, description="Seed of weights, data order and noise.")
+    preset: Preset | None = Field("small", description="Name of the architecture; None when `model` is given.")
+    model: VAEConfig = Field(default_factory=lambda: PRESETS["small"], description="The architecture.")
+    likelihood: Likelihood = Field("faithful", description="How the decoder's variance is learned.")
+    beta: float = Field(1.0, ge=0.0, description="Weight of the KL term; 1 is the evidence lower bound.")
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _model_from_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "model" not in values:
+            preset = values.get("preset", "small")
+            if preset in PRESETS:
+                return {**values, "model": PRESETS[preset]}
+        return values
+
+    @model_validator(mode="after")
+    def _preset_is_true(self) -> Self:
+        if self.preset is not None and PRESETS[self.preset] != self.model:
+            raise ValueError(f"model differs from preset {self.preset}: set preset to null for your own architecture")
+        return self
+
+
+class DiffusionRun(Settings):
+    """A latent diffusion training run: the content of its `config.yaml`."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    seed: int = Field(0, ge=0, description="Seed of weights, data order and noise.")
+    vae: str = Field(description="Run folder of the trained VAE.")
+    model: DenoiserConfig = DenoiserConfig()
+    classes: bool = Field(False, description="Condition on the labels (sub-folder names).")
+    label_dropout: float = Field(
+        0.1, ge=0.0, le=1.0, description="Share of labels hidden, for classifier-free guidance."
+    )
+    views: int = Field(
+        4096, ge=1, description="Latents kept in memory: each image is encoded in about views/images random crops."
+    )
+    data: DataConfig = DataConfig(min_view=0.75)
+    optim: OptimConfig = OptimConfig(batch_size=32, learning_rate=1e-3)
+
+
+RunConfig = VAERun | DiffusionRun
+S = TypeVar("S", bound=Settings)
+
+
+def parse(model: type[S], values: Any, origin: str) -> S:
+    """Validate `values` (nested dicts) as `model`.
+
+    Raises:
+        ConfigError: one line with the key, the value and, for an unknown key, the nearest known one.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(error, model)}") from None
+
+
+def load_run(path: Path) -> RunConfig:
+    """Read a `config.yaml`, telling a VAE run from a diffusion run by its `kind`."""
+    values = read_yaml(path)
+    kinds: dict[Any, type[VAERun] | type[DiffusionRun]] = {"vae": VAERun, "diffusion": DiffusionRun}
+    kind = values.get("kind")
+    if kind not in kinds:
+        raise ConfigError(f"{path}: kind is {kind!r}, but must be 'vae' or 'diffusion'")
+    return parse(kinds[kind], values, str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping of plain values.
+
+    Raises:
+        ConfigError: missing, larger than 64 KiB, no mapping, or with tags, anchors or aliases.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give an existing YAML file")
+    if path.stat().st_size > MAX_YAML_BYTES:
+        raise ConfigError(f"{path}: larger than 64 KiB, so not a jeppa configuration")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ConfigError(f"{path}: YAML aliases are not accepted; write the values out")
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values")
+    return values
+
+
+def dump_yaml(settings: Settings) -> str:
+    """The YAML text that `load_run` reads back to equal settings."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _explain(error: ValidationError, model: type[Settings]) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}{_did_you_mean(first['loc'], model)}"
+    message = first["msg"].removeprefix("Value error, ")
+    given = repr(first["input"])
+    shown = "" if isinstance(first["input"], dict | Settings) or len(given) > 60 else f" (got {given})"
+    return f"{where}: {message}{shown}"
+
+
+def _did_you_mean(location: tuple[int | str, ...], model: type[Settings]) -> str:
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Settings):
+            return ""
+        model = field.annotation
+    close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(model.model_fields)}"

@@ -1,0 +1,84 @@
+"""The sigma head: log-variance of every pixel from the decoder's features, apart from the mean.
+
+It works on a grid of 4x4-pixel cells whatever the decoder's layout, so it costs a few percent of the decoder,
+and it has no statistics over space: its answer for a place does not depend on the size of the crop.
+"""
+
+from typing import Self
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+CELL = 4
+MIN_LOG_SIGMA = -6.0
+MAX_LOG_SIGMA = 2.0
+
+
+class SigmaHead(ModelMixin, ConfigMixin):
+    """Maps decoder features and the mean to the log-variance of each pixel and colour.
+
+    The output is added to a shared log-variance, so an untrained head is the sigma-VAE.
+
+    Args:
+        feature_channels: channels of the decoder features.
+        feature_size: pixels a side that one feature covers: 1, 2 or 4.
+        channels: width.
+        blocks: residual blocks; each widens the field of view by four cells, 16 pixels.
+    """
+
+    @register_to_config
+    def __init__(self, feature_channels: int, feature_size: int, channels: int = 48, blocks: int = 2) -> None:
+        super().__init__()
+        stride = CELL // feature_size
+        self.from_features = nn.Conv2d(feature_channels, channels, stride, stride)
+        self.from_mean = nn.Conv2d(3 * CELL * CELL, channels, 3, padding=1)
+        self.blocks = nn.ModuleList(_Residual(channels) for _ in range(blocks))
+        self.out = nn.Conv2d(channels, 3 * CELL * CELL, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor, mean: Tensor, shared_logvar: Tensor) -> Tensor:
+        """Log-variance `[B,3,H,W]` (natural log, in [-12, 4]), softly bounded.
+
+        Args:
+            features: `[B,feature_channels,H/feature_size,W/feature_size]`.
+            mean: `[B,3,H,W]` in about [-1,1], H and W multiples of 4.
+            shared_logvar: scalar, the log-variance that fits all pixels best.
+        """
+        cells = nn.functional.pixel_unshuffle(mean.to(features.dtype), CELL)
+        hidden = self.from_features(features) + self.from_mean(cells)
+        for block in self.blocks:
+            hidden = block(hidden)
+        detail = self.out(nn.functional.silu(hidden))
+        return bounded_logvar(nn.functional.pixel_shuffle(detail, CELL).float() + shared_logvar)
+
+    @classmethod
+    def beside(cls, feature_channels: int, feature_size: int, channels: int, blocks: int) -> Self:
+        """A head for decoder features of the given shape (a typed constructor)."""
+        return cls(feature_channels=feature_channels, feature_size=feature_size, channels=channels, blocks=blocks)
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        inner = self.conv1(nn.functional.silu(hidden))
+        update: Tensor = self.conv2(nn.functional.silu(inner))
+        return hidden + update
+
+
+def bounded_logvar(raw: Tensor) -> Tensor:
+    """Softly bound a log-variance so that log sigma stays within [-6, 2].
+
+    The floor, about the noise of 8-bit rounding, keeps the likelihood of continuous x finite (Mattei and
+    Frellsen, NeurIPS 2018); the soft clip follows Rybkin et al., arXiv 2006.13202, section 4. Both ends keep
+    a gradient, and any finite input gives a finite output.
+    """
+    low, high = 2.0 * MIN_LOG_SIGMA, 2.0 * MAX_LOG_SIGMA
+    above = low + nn.functional.softplus(raw - low)
+    return torch.clamp(high - nn.functional.softplus(high - above), min=low)
