@@ -83,14 +83,18 @@ class DiagonalGaussian:
 def standard_normal(like: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
     """Standard normal noise, float32, of the shape and device of `like` (`[B, ...]`).
 
+    Drawn on the generator's device and then moved, so that a CPU seed gives the same noise everywhere.
+
     Raises:
         ValueError: if a list of generators does not have exactly one for each sample.
     """
     if not isinstance(generator, list):
-        return torch.randn(like.shape, generator=generator, device=like.device, dtype=torch.float32)
+        return _draw(like.shape, generator, like.device)
     if len(generator) != like.shape[0]:
         raise ValueError(f"{len(generator)} generators for a batch of {like.shape[0]}: give one for each sample")
-    rows = [
-        torch.randn(like.shape[1:], generator=one, device=like.device, dtype=torch.float32) for one in generator
-    ]
-    return torch.stack(rows)
+    return torch.stack([_draw(like.shape[1:], one, like.device) for one in generator])
+
+
+def _draw(shape: torch.Size, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    source = device if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=source, dtype=torch.float32).to(device)

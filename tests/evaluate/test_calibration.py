@@ -59,7 +59,7 @@ def test_coverage_of_a_doubled_sigma_is_that_of_the_doubled_quantile():
 
 
 def test_coverage_is_two_sided():
-    """A mean that is too low loses what one too high does. Red when only one end of the interval is checked."""
+    """A mean may be too low or too high. Red when only one end of the interval is checked."""
     x, mean, logvar = calibrated()
     shift = 3 * (0.5 * logvar).exp()
     for moved in (mean + shift, mean - shift):
@@ -117,7 +117,7 @@ def test_block_spearman_equals_a_naive_loop(block):
 
 
 def test_tied_sigmas_get_average_ranks():
-    """Two sigmas, two errors, all in agreement: exactly 1. Red when ties are ranked in order of appearance."""
+    """Two sigmas, two errors, in full agreement: 1. Red when ties are ranked in order of appearance."""
     step = (torch.arange(64) >= 24).float().expand(1, 3, 64, 64)
     x, mean, logvar = 0.1 + 0.5 * step, torch.zeros(1, 3, 64, 64), 2.0 * step
     assert block_spearman(x, mean, logvar).item() == pytest.approx(1.0)
@@ -213,7 +213,7 @@ def test_reliability_is_in_grey_levels_and_scales_with_sigma():
 
 
 def test_reliability_bins_hold_equal_counts():
-    """Four values, sigma 1 to 4 units, two bins. Red when bins are of equal width or means are not of squares."""
+    """Four sigmas, 1 to 4 levels, in two bins. Red when the mean is not of squares."""
     sigma = torch.tensor([4.0, 1.0, 2.0, 3.0]) / 127.5
     x = torch.zeros(1, 1, 2, 2)
     result = reliability(x, x, 2 * sigma.log().view(1, 1, 2, 2), bins=2)

@@ -1,8 +1,7 @@
-"""Diffusion in latent space: schedule, denoiser, training loss and DDIM sampler. A latent is just a tensor."""
+"""Diffusion in latent space: schedule, denoiser, training loss, DDIM sampler. A latent is just a tensor."""
 
 from jeppa.diffusion.ddim import (
     SamplerStep,
-    check_eta,
     ddim_step,
     ddim_variance,
     generators_for,
@@ -29,7 +28,6 @@ __all__ = [
     "Spacing",
     "add_noise",
     "alpha_bars",
-    "check_eta",
     "ddim_step",
     "ddim_variance",
     "drop_labels",

@@ -4,9 +4,9 @@ Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502. The sample
 previews each estimate, reports progress, and stops by no longer asking.
 
 It differs from `diffusers.DDIMScheduler.step` in one point: the timestep after `t` is the next in the list
-that is actually visited. diffusers subtracts the integer T // steps instead, which misses the list for linspace
-and wherever `steps` does not divide T, so that a latent is treated as noisier or cleaner than it is; with
-trailing spacing some noise is then left in the result (issue 9261).
+that is actually visited. diffusers subtracts the integer T // steps instead (issue 9261), which misses the
+list for linspace, and for trailing where `steps` does not divide T: a latent is then treated as noisier or
+cleaner than it is, and where T / steps rounds up (7, 15, 60 of 1000, trailing) noise is left in the result.
 """
 
 import math
@@ -55,14 +55,14 @@ def ddim_variance(alpha_bar_t: float, alpha_bar_prev: float, eta: float) -> floa
 
     Source: arXiv 2010.02502, eq. 16.
     """
-    check_eta(eta)
+    _check_eta(eta)
     # At the clean end there is no noise to replace, and the quotients of eq. 16 may be 0/0.
     if eta == 0.0 or alpha_bar_prev == 1.0:
         return 0.0
     if alpha_bar_prev <= alpha_bar_t:
         raise ConfigError(
-            f"eta is {eta} in a step from alpha_bar {alpha_bar_t} to {alpha_bar_prev}, which does not denoise: "
-            "use eta 0 to go back towards noise"
+            f"eta is {eta} in a step from alpha_bar {alpha_bar_t} to {alpha_bar_prev}, which does not "
+            "denoise: use eta 0 to go back towards noise"
         )
     kept = (1.0 - alpha_bar_prev) / (1.0 - alpha_bar_t)
     return eta**2 * kept * (1.0 - alpha_bar_t / alpha_bar_prev)
@@ -132,7 +132,7 @@ def sample_ddim(
     Raises:
         ConfigError: if steps, eta or spacing is out of range, or generators are missing or not one a sample.
     """
-    check_eta(eta)
+    _check_eta(eta)
     bars = alpha_bars(schedule).tolist()
     visited = timesteps(len(bars), steps, spacing)
     if eta > 0.0 and (generators is None or len(generators) != len(z_T)):
@@ -164,12 +164,7 @@ def initial_noise(shape_of_one: Sequence[int], generators: list[torch.Generator]
     return _noise((len(generators), *shape_of_one), generators)
 
 
-def check_eta(eta: float) -> None:
-    """Check that eta lies in [0, 1].
-
-    Raises:
-        ConfigError: if it does not, or is not a number.
-    """
+def _check_eta(eta: float) -> None:
     if not 0.0 <= eta <= 1.0:
         raise ConfigError(
             f"eta is {eta}, but must lie in 0 to 1: use 0 (deterministic) or 1 (fresh noise in each step)"

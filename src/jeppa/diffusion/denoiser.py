@@ -46,7 +46,7 @@ def make_denoiser(
     numbers = (sample_size, latent_channels, layers_per_block, *block_out_channels)
     if not block_out_channels or len(attention) != len(block_out_channels):
         raise ConfigError(
-            f"attention has {len(attention)} entries for {len(block_out_channels)} levels: give one for each level"
+            f"attention has {len(attention)} entries for {len(block_out_channels)} levels: give one for each"
         )
     if min(numbers) < 1 or (num_classes is not None and num_classes < 1):
         raise ConfigError(
@@ -102,9 +102,13 @@ def guided(unet: UNet2DModel, labels: Tensor | None = None, guidance: float = 1.
     at a given zt.
     """
     if not math.isfinite(guidance):
-        raise ConfigError(f"guidance is {guidance}, but must be a finite number: use 1 for none, 2 to 5 for more")
+        raise ConfigError(
+            f"guidance is {guidance}, but must be a finite number: use 1 for none, 2 to 5 for more"
+        )
     if labels is None and guidance != 1.0:
-        raise ConfigError(f"guidance is {guidance}, but there are no labels to guide to: give labels, or use 1")
+        raise ConfigError(
+            f"guidance is {guidance}, but there are no labels to guide to: give labels, or use 1"
+        )
     if labels is not None:
         _check_labels(unet, labels)
 
@@ -129,13 +133,13 @@ def _check_labels(unet: UNet2DModel, labels: Tensor) -> None:
     outside = labels[(labels < 0) | (labels > null)]
     if outside.numel():
         raise ConfigError(
-            f"label is {int(outside[0])}, but the model's classes are 0 to {null - 1} (and {null} for no class): "
-            "choose one of them"
+            f"label is {int(outside[0])}, but the model's classes are 0 to {null - 1} "
+            f"(and {null} for no class): choose one of them"
         )
 
 
 def _evaluate(unet: UNet2DModel, zt: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-    """v at zt's own size and dtype: the net halves the size at each level but the first, so pad, then crop."""
+    """v at zt's own size and dtype: the net halves the size at all levels but one, so pad, then crop."""
     stride = 2 ** (len(unet.config.block_out_channels) - 1)
     height, width = zt.shape[-2:]
     padded = F.pad(zt, (0, -width % stride, 0, -height % stride), mode="replicate")

@@ -8,7 +8,7 @@ stays well defined there, unlike eps.
 
 diffusers' scheduler holds the schedule, for its config and for exports; its `add_noise` and `get_velocity`
 are not used. They cast alpha_bar to the latent's dtype first, and in bfloat16 every alpha_bar above 0.998
-becomes 1, which removes the noise of the first timesteps. Here coefficients are float64 until the last moment.
+becomes 1, which removes the noise of the first timesteps. Here coefficients are float64 until the last.
 """
 
 from collections.abc import Callable
@@ -41,13 +41,13 @@ def make_scheduler(
     Raises:
         ConfigError: if `train_steps` is below 2 or the betas are not 0 < beta_start <= beta_end < 1.
 
-    Source: Rombach et al., arXiv 2112.10752 (betas); Lin et al., arXiv 2305.08891, Algorithm 1 and section 3.3.
+    Source: Rombach et al., arXiv 2112.10752 (betas); Lin et al., arXiv 2305.08891, Algorithm 1.
     """
     if train_steps < 2:
         raise ConfigError(f"train_steps is {train_steps}, but a schedule needs at least 2: use 1000")
     if not 0.0 < beta_start <= beta_end < 1.0:
         raise ConfigError(
-            f"betas are {beta_start} to {beta_end}, but must satisfy 0 < start <= end < 1: use 0.00085 to 0.012"
+            f"betas are {beta_start} to {beta_end}, but need 0 < start <= end < 1: use 0.00085 to 0.012"
         )
     return DDIMScheduler(
         num_train_timesteps=train_steps,

@@ -1,4 +1,4 @@
-"""Confidence interval of a mean over images. The image is the unit of resampling, as its pixels are correlated."""
+"""Confidence interval of a mean over images: the image is resampled, as its pixels are correlated."""
 
 from dataclasses import dataclass
 

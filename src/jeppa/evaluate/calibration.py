@@ -23,7 +23,7 @@ from jeppa.gaussian import DiagonalGaussian
 COVERAGE_LEVELS = (0.5, 0.68, 0.9, 0.95)
 
 VARIANCE_FLOOR = math.exp(-12.0)
-"""Variance of a log sigma of -6 (0.3 grey levels): the least that a baseline may predict, as for the decoder."""
+"""Variance of a log sigma of -6 (0.3 grey levels): the least that a baseline predicts, as for the decoder."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _pixel_variance(mean: Tensor, logvar: Tensor) -> Tensor:
 
 
 def _sobel_energy(x: Tensor) -> Tensor:
-    """Squared Sobel gradient magnitude per unit step, averaged over channels, edges replicated: `[B,1,H,W]`."""
+    """Squared Sobel gradient per pixel step, averaged over channels, edges replicated: `[B,1,H,W]`."""
     batch, channels, height, width = x.shape
     kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=x.device) / 8.0
     padded = functional.pad(x, (1, 1, 1, 1), mode="replicate").view(-1, 1, height + 2, width + 2)

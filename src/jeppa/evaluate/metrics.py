@@ -1,4 +1,4 @@
-"""Metrics of a reconstruction against its original, and the bits that its likelihood costs: one value per image.
+"""Metrics of a reconstruction and the bits that its likelihood costs: one value for each image.
 
 Images are float tensors `[B,3,H,W]` in [-1,1]; a reconstruction is clamped to that range, as a viewer does,
 but not rounded to 8 bits. Every function returns `[B]` float32, to be averaged over images by
@@ -46,7 +46,8 @@ def ssim(x: Tensor, recon: Tensor) -> Tensor:
     """Structural similarity of each image, -1 to 1 (an exact copy), the mean over channels: `[B]`.
 
     Computed on [0,1]. The luminance term compares means as ratios, so SSIM is not invariant to a shift:
-    values from [-1,1] with data range 2 could not be compared with published ones.
+    values from [-1,1] with data range 2 could not be compared with published ones. Averaged over the pixels
+    whose window lies inside the image, as in the paper and scikit-image (torchmetrics pads by default).
 
     Args:
         x: original, `[B,3,H,W]` in [-1,1], not dequantised.
@@ -64,15 +65,18 @@ def ssim(x: Tensor, recon: Tensor) -> Tensor:
             f"images are {height}x{width}, but SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}: "
             "evaluate at a higher resolution"
         )
-    similarity: Tensor = structural_similarity_index_measure(
+    similarity: Tensor
+    _, similarity = structural_similarity_index_measure(
         (recon.float().clamp(-1.0, 1.0) + 1.0) / 2.0,
         (x.float() + 1.0) / 2.0,
         kernel_size=SSIM_WINDOW,
         sigma=1.5,
         data_range=1.0,
         reduction="none",
+        return_full_image=True,
     )
-    return similarity
+    border = SSIM_WINDOW // 2
+    return similarity[..., border : height - border, border : width - border].flatten(1).mean(1)
 
 
 def gradient_energy_ratio(x: Tensor, recon: Tensor) -> Tensor:
@@ -98,7 +102,7 @@ def bits_per_dimension(nats: Tensor, dims: int, pixel_scale: bool) -> Tensor:
 
     Args:
         nats: a KL or a negative log-likelihood (log 2 pi included) summed over the image, `[B]`.
-        dims: dimensions of the *image*, 3*H*W, for the rate over a latent too, so that rate and distortion add.
+        dims: dimensions of the *image*, 3*H*W, for the KL of a latent too, so that rate and distortion add.
         pixel_scale: True for a density over x in [-1,1]: adds the log2(127.5) that make it a density over
             8-bit levels. False for a KL, which no change of scale alters.
 
@@ -145,7 +149,7 @@ def check_same_shape(x: Tensor, recon: Tensor) -> None:
     """
     if x.shape != recon.shape or x.ndim != 4:
         raise ValueError(
-            f"original is {list(x.shape)} and reconstruction is {list(recon.shape)}: give both as one [B,3,H,W]"
+            f"original is {list(x.shape)} but reconstruction {list(recon.shape)}: give both as one [B,3,H,W]"
         )
 
 

@@ -47,7 +47,7 @@ class HeteroscedasticVAE(nn.Module):
         self.vae = _autoencoder(config)
         self.sigma_head: SigmaHead | None = None
         if likelihood in PER_PIXEL:
-            self.sigma_head = SigmaHead.beside(
+            self.sigma_head = SigmaHead(
                 config.block_out_channels[0], config.pixel_unshuffle, config.sigma_channels, config.sigma_blocks
             )
         self.register_buffer("mean_square", torch.ones(()))

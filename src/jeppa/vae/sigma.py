@@ -4,8 +4,6 @@ It works on a grid of 4x4-pixel cells whatever the decoder's layout, so it costs
 and it has no statistics over space: its answer for a place does not depend on the size of the crop.
 """
 
-from typing import Self
-
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -34,7 +32,7 @@ class SigmaHead(ModelMixin, ConfigMixin):
         stride = CELL // feature_size
         self.from_features = nn.Conv2d(feature_channels, channels, stride, stride)
         self.from_mean = nn.Conv2d(3 * CELL * CELL, channels, 3, padding=1)
-        self.blocks = nn.ModuleList(_Residual(channels) for _ in range(blocks))
+        self.residuals = nn.ModuleList(_Residual(channels) for _ in range(blocks))
         self.out = nn.Conv2d(channels, 3 * CELL * CELL, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -49,15 +47,10 @@ class SigmaHead(ModelMixin, ConfigMixin):
         """
         cells = nn.functional.pixel_unshuffle(mean.to(features.dtype), CELL)
         hidden = self.from_features(features) + self.from_mean(cells)
-        for block in self.blocks:
-            hidden = block(hidden)
+        for residual in self.residuals:
+            hidden = residual(hidden)
         detail = self.out(nn.functional.silu(hidden))
         return bounded_logvar(nn.functional.pixel_shuffle(detail, CELL).float() + shared_logvar)
-
-    @classmethod
-    def beside(cls, feature_channels: int, feature_size: int, channels: int, blocks: int) -> Self:
-        """A head for decoder features of the given shape (a typed constructor)."""
-        return cls(feature_channels=feature_channels, feature_size=feature_size, channels=channels, blocks=blocks)
 
 
 class _Residual(nn.Module):

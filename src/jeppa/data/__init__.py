@@ -1,0 +1,36 @@
+"""Images in and out: one file to x, sources of images, training crops, and synthetic images."""
+
+from jeppa.data.crops import (
+    CropDataset,
+    CropSample,
+    PositionSampler,
+    check_resolution,
+    evaluation_images,
+)
+from jeppa.data.images import fit, read_image, read_pixels, to_pixels, to_x
+from jeppa.data.png import read_settings, write_png
+from jeppa.data.refs import ImageRef, Skipped
+from jeppa.data.sources import ImageSource, open_source
+from jeppa.data.synthetic import SyntheticImages, known_gaussian, known_logvar
+
+__all__ = [
+    "CropDataset",
+    "CropSample",
+    "ImageRef",
+    "ImageSource",
+    "PositionSampler",
+    "Skipped",
+    "SyntheticImages",
+    "check_resolution",
+    "evaluation_images",
+    "fit",
+    "known_gaussian",
+    "known_logvar",
+    "open_source",
+    "read_image",
+    "read_pixels",
+    "read_settings",
+    "to_pixels",
+    "to_x",
+    "write_png",
+]

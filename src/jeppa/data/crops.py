@@ -1,0 +1,206 @@
+"""Training crops at several scales, and evaluation images, from a source.
+
+A training sample is a pure function of (source, seed, position): no state passes from one sample to the
+next, so that any number of workers gives the same samples and training resumes at any position.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from jeppa.data.images import fit, to_x
+from jeppa.data.sources import ImageSource
+from jeppa.errors import ConfigError
+
+CACHE_BYTES = 512 * 2**20
+"""Budget for decoded images, in each worker process; beyond it the least recently used are dropped."""
+REDUCING_GAP = 2.0
+"""Shrink by box averaging to this multiple of the final size before Lanczos: several times faster."""
+
+_BYTES_PER_PIXEL = 4  # Pillow stores RGB in 32 bits
+
+
+class CropSample(TypedDict):
+    """One training sample: x float32 `[3,R,R]`, class index or -1, position in the run."""
+
+    x: Tensor
+    label: int
+    position: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A square box of an image in its own pixels, and whether it is mirrored."""
+
+    left: int
+    top: int
+    side: int
+    flip: bool
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom."""
+        return self.left, self.top, self.left + self.side, self.top + self.side
+
+
+def draw_view(width: int, height: int, resolution: int, min_view: float, rng: np.random.Generator) -> View:
+    """Draw a view: log-uniform side, uniform place, mirrored half of the time.
+
+    Args:
+        width, height: the image, in pixels.
+        resolution: smallest side, so that nothing is enlarged unless the image itself is smaller.
+        min_view: smallest side as a fraction (0 to 1) of the short side of the image.
+        rng: all the randomness.
+    """
+    longest = min(width, height)
+    shortest = min(longest, max(resolution, math.ceil(min_view * longest)))
+    side = round(math.exp(rng.uniform(math.log(shortest), math.log(longest))))
+    side = min(max(side, shortest), longest)
+    left = int(rng.integers(0, width - side + 1))
+    top = int(rng.integers(0, height - side + 1))
+    return View(left, top, side, flip=bool(rng.random() < 0.5))
+
+
+class CropDataset(Dataset[CropSample]):
+    """Random square crops, addressed by the position n = 0, 1, 2, ... in the whole run.
+
+    Epoch n // len(source) visits each image once, in an order drawn from (seed, epoch); the view is drawn
+    from (seed, epoch, n % len(source)).
+
+    Args:
+        source: the images.
+        resolution: side R of the crops in pixels, a positive multiple of 8.
+        seed: not negative.
+        min_view: smallest view as a fraction of the short side; 0 allows native pixels.
+        flip: whether to mirror half of the crops.
+
+    Raises:
+        ConfigError: if an argument is out of range.
+    """
+
+    def __init__(
+        self, source: ImageSource, resolution: int, seed: int, min_view: float = 0.0, flip: bool = True
+    ) -> None:
+        check_resolution(resolution)
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}, but must not be negative; use 0 or more")
+        if not 0.0 <= min_view <= 1.0:
+            raise ConfigError(f"min_view is {min_view}, but must be a fraction from 0 to 1")
+        self.source = source
+        self.resolution = resolution
+        self.seed = seed
+        self.min_view = min_view
+        self.flip = flip
+        self._label_index = {label: index for index, label in enumerate(source.labels)}
+        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
+        self._decoded = _DecodedImages(source, CACHE_BYTES)
+
+    def __len__(self) -> int:
+        """Positions in one epoch; `__getitem__` takes positions beyond it."""
+        return len(self.source)
+
+    def __getitem__(self, n: int) -> CropSample:
+        """The sample at position `n`.
+
+        Raises:
+            IndexError: if `n` is negative.
+            DataError: if the image is found damaged only now; names the file.
+        """
+        if n < 0:
+            raise IndexError(f"position {n} is negative")
+        epoch, index = divmod(n, len(self.source))
+        which = int(self._permutation(epoch)[index])
+        image = self._decoded[which]
+        rng = np.random.default_rng([self.seed, epoch, index])
+        view = draw_view(image.width, image.height, self.resolution, self.min_view, rng)
+        crop = np.asarray(_render(image, view, self.resolution))
+        if self.flip and view.flip:
+            crop = crop[:, ::-1]
+        label = self.source.refs[which].label
+        return {"x": to_x(crop), "label": -1 if label is None else self._label_index[label], "position": n}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the decoded images, which a worker started by `spawn` decodes itself."""
+        return {**self.__dict__, "_decoded": _DecodedImages(self.source, CACHE_BYTES)}
+
+    def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
+        if self._order is None or self._order[0] != epoch:
+            # len(source) differs from every index, so this stream is none of the streams of the views.
+            rng = np.random.default_rng([self.seed, epoch, len(self.source)])
+            self._order = epoch, rng.permutation(len(self.source))
+        return self._order[1]
+
+
+class PositionSampler(Sampler[int]):
+    """The positions start, start + 1, ..., stop - 1 in order, for `DataLoader(dataset, sampler=...)`."""
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.start = start
+        self.stop = stop
+
+    def __iter__(self) -> Iterator[int]:
+        """Positions in order."""
+        return iter(range(self.start, self.stop))
+
+    def __len__(self) -> int:
+        """Number of positions."""
+        return max(0, self.stop - self.start)
+
+
+def evaluation_images(source: ImageSource, resolution: int | None) -> Iterator[tuple[str, Tensor]]:
+    """Each image of a source in order as (name, x): the centred square at `resolution`, or all of it if None.
+
+    Raises:
+        ConfigError: if `resolution` is no positive multiple of 8.
+        DataError: if an image is found damaged only now.
+    """
+    if resolution is not None:
+        check_resolution(resolution)
+    for ref in source.refs:
+        pixels = ref.read_pixels()
+        yield ref.name, to_x(pixels if resolution is None else fit(pixels, resolution))
+
+
+def check_resolution(resolution: int) -> None:
+    """Raise `ConfigError`, naming the nearest valid values, unless this is a positive multiple of 8."""
+    if resolution > 0 and resolution % 8 == 0:
+        return
+    below = max(8, resolution // 8 * 8)
+    nearest = "8" if resolution < 8 else f"{below} or {below + 8}"
+    raise ConfigError(f"resolution is {resolution}, but must be a positive multiple of 8; use {nearest}")
+
+
+def _render(image: Image.Image, view: View, resolution: int) -> Image.Image:
+    size = (resolution, resolution)
+    return image.resize(size, Image.Resampling.LANCZOS, box=view.box, reducing_gap=REDUCING_GAP)
+
+
+class _DecodedImages:
+    """Decoded images by index, least recently used out first once they exceed a budget in bytes."""
+
+    def __init__(self, source: ImageSource, budget: int) -> None:
+        self._source = source
+        self._budget = budget
+        self._bytes = 0
+        self._images: OrderedDict[int, Image.Image] = OrderedDict()
+
+    def __getitem__(self, index: int) -> Image.Image:
+        image = self._images.get(index)
+        if image is not None:
+            self._images.move_to_end(index)
+            return image
+        image = Image.fromarray(self._source.refs[index].read_pixels())
+        self._images[index] = image
+        self._bytes += image.width * image.height * _BYTES_PER_PIXEL
+        while self._bytes > self._budget and len(self._images) > 1:
+            _, dropped = self._images.popitem(last=False)
+            self._bytes -= dropped.width * dropped.height * _BYTES_PER_PIXEL
+        return image

@@ -1,0 +1,158 @@
+"""Training of the latent denoiser: v-prediction on standardised latents of a frozen VAE."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jeppa.config import DiffusionRun
+from jeppa.data import CropDataset, ImageSource, open_source, write_png
+from jeppa.data.sheet import contact_sheet
+from jeppa.diffusion import (
+    alpha_bars,
+    drop_labels,
+    generators_for,
+    guided,
+    initial_noise,
+    make_scheduler,
+    null_label,
+    sample_ddim,
+    sample_timesteps,
+    v_loss,
+)
+from jeppa.errors import ConfigError
+from jeppa.gaussian import standard_normal
+from jeppa.latent import LatentCodec
+from jeppa.pipeline import denoiser_for
+from jeppa.train.objective import Batch, Objective
+from jeppa.vae import FACTOR, save_folder
+
+SHEET_SIDE = 4
+SHEET_STEPS = 10
+ENCODE_BATCH = 32
+
+
+class DiffusionObjective(Objective):
+    """Mean squared error of v at random timesteps.
+
+    The latents of `config.views` random crops are encoded once and kept; each step draws from their posteriors.
+
+    Args:
+        config: all settings of the run; `config.model.num_classes` must be the number of labels or None.
+        codec: the frozen VAE with its statistics.
+    """
+
+    def __init__(self, config: DiffusionRun, codec: LatentCodec) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = codec
+        self.source = open_source(config.data.data, "train")
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.model = denoiser_for(config, codec.vae.config.latent_channels)
+        self.schedule = make_scheduler()
+        self.alpha_bars = alpha_bars(self.schedule)
+        self._bank: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Terms `[B]`: loss, the mean squared error of v, about 1 for an untrained net."""
+        mean, std = batch["mean"], batch["std"]
+        z0 = mean + std * standard_normal(mean, generator)
+        t = sample_timesteps(len(z0), len(self.alpha_bars), generator).to(z0.device)
+        labels = None
+        if self.config.model.num_classes is not None:
+            dropped = drop_labels(
+                batch["label"], null_label(self.model), self.config.label_dropout, generator
+            )
+            labels = dropped.to(z0.device)
+        return {"loss": v_loss(guided(self.model, labels), z0, t, standard_normal(z0, generator), self.alpha_bars)}
+
+    def groups(self) -> list[list[nn.Parameter]]:
+        """All parameters of the denoiser."""
+        return [list(self.model.parameters())]
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Latents drawn from the bank; each epoch visits all of them in an order of its own."""
+        mean, std, label = self._latents()
+        size, count = self.config.optim.batch_size, len(mean)
+        epoch, order = -1, np.arange(0)
+        for step in range(start, stop):
+            chosen = []
+            for position in range(step * size, (step + 1) * size):
+                if position // count != epoch:
+                    epoch = position // count
+                    order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
+                chosen.append(int(order[position % count]))
+            yield {"mean": mean[chosen], "std": std[chosen], "label": label[chosen]}
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the latents of a step."""
+        side = self.config.data.resolution // FACTOR
+        return (self.config.optim.batch_size, self.codec.vae.config.latent_channels, side, side)
+
+    def summary(self, means: dict[str, float]) -> dict[str, float]:
+        """The loss as it is."""
+        return {"loss": means["loss"]}
+
+    @torch.no_grad()
+    def draw_samples(self, path: Path) -> None:
+        """Sixteen DDIM samples from seeds 0 to 15, classes in turn."""
+        generators = generators_for(range(SHEET_SIDE**2))
+        noise = initial_noise(self.batch_shape()[1:], generators).to(next(self.parameters()).device)
+        classes = self.config.model.num_classes
+        labels = None if classes is None else torch.arange(len(noise)) % classes
+        *_, last = sample_ddim(guided(self.model, labels), noise, self.schedule, SHEET_STEPS)
+        pictures = list(self.codec.decode(last.zt).mean)
+        rows = [pictures[i : i + SHEET_SIDE] for i in range(0, len(pictures), SHEET_SIDE)]
+        write_png(contact_sheet(rows), path)
+
+    def publish(self, run: Path) -> dict[str, Any]:
+        """Export net, schedule and the VAE beside them, so that the run folder needs no other."""
+        self.model.save_pretrained(run / "unet")
+        self.schedule.save_pretrained(run / "scheduler")
+        save_folder(self.codec.vae, self.codec.stats.shift, self.codec.stats.scale, run)
+        return {"labels": list(self.source.labels) if self.config.classes else []}
+
+    def _latents(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior means and standard deviations `[N,C,h,w]` and labels `[N]`, encoded at the first call."""
+        if self._bank is None:
+            self._bank = encode_views(self.codec, self.source, self.config)
+        return self._bank
+
+
+def with_classes(config: DiffusionRun, source: ImageSource) -> DiffusionRun:
+    """`config` with the number of classes of `source` filled in, if it asks for classes.
+
+    Raises:
+        ConfigError: classes are asked for, but images without a label are among them.
+    """
+    if not config.classes:
+        return config
+    unlabelled = [ref.name for ref in source.refs if ref.label is None]
+    if unlabelled or not source.labels:
+        raise ConfigError(
+            f"{config.data.data}: {len(unlabelled)} images, {unlabelled[0]!r} first, have no label: put them in "
+            "sub-folders named after their class, or leave --classes out"
+        )
+    model = config.model.model_copy(update={"num_classes": len(source.labels)})
+    return config.model_copy(update={"model": model})
+
+
+@torch.no_grad()
+def encode_views(codec: LatentCodec, source: ImageSource, config: DiffusionRun) -> tuple[Tensor, Tensor, Tensor]:
+    """Encode whole epochs of random crops, at least `config.views` in all."""
+    crops = CropDataset(source, config.data.resolution, config.seed, config.data.min_view, config.data.flip)
+    count = math.ceil(config.views / len(source)) * len(source)
+    device = next(codec.vae.parameters()).device
+    means, stds, labels = [], [], []
+    for start in range(0, count, ENCODE_BATCH):
+        samples = [crops[n] for n in range(start, min(count, start + ENCODE_BATCH))]
+        posterior = codec.encode(torch.stack([sample["x"] for sample in samples]).to(device))
+        means.append(posterior.mean.cpu())
+        stds.append(posterior.std.cpu())
+        labels += [sample["label"] for sample in samples]
+    return torch.cat(means), torch.cat(stds), torch.tensor(labels)

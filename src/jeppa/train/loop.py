@@ -1,0 +1,205 @@
+"""The training loop of both models, on accelerate: a generator that yields a record after every step.
+
+    for record in train(VAEObjective(config), config, Path("run")): ...
+
+All randomness is a function of (seed, step), so a resumed run takes the same steps as an uninterrupted one.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator, PartialState
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from jeppa.config import RunConfig
+from jeppa.errors import TrainingError
+from jeppa.train.interrupt import StopSignal
+from jeppa.train.objective import Batch, Objective
+from jeppa.train.precision import Runtime, choose_runtime
+from jeppa.train.record import RunLog, StepRecord
+from jeppa.train.run_folder import open_run, restore, store
+
+BAD_STEPS_IN_A_ROW = 10
+
+
+def train(objective: Objective, config: RunConfig, run: Path, resume: bool = False) -> Iterator[StepRecord]:
+    """Train `objective`, writing the run folder `run`; yields after each step.
+
+    The last checkpoint has the averaged weights' export and latent statistics. Stopping the iteration early
+    leaves the newest checkpoint as it is; SIGTERM or Ctrl-C finishes the step and saves.
+
+    Args:
+        objective: the model with its loss; its weights are replaced on resume.
+        config: all settings; must equal those of the run that is resumed.
+        run: folder to write; must not hold another run.
+        resume: go on from the newest verified checkpoint (or start, if there is none yet).
+
+    Raises:
+        ConfigError: the folder holds a run and `resume` is False, or the settings differ from its own.
+        CheckpointError: a checkpoint cannot be written or none can be read.
+        TrainingError: ten steps in a row gave a non-finite loss or gradient.
+        Interrupted: a signal came; everything is saved.
+    """
+    checkpoint, notes = open_run(run, config, resume)
+    optim = config.optim
+    objective.to(PartialState().device)
+    runtime = _runtime(objective, config)
+    accelerator = Accelerator()
+    objective.to(memory_format=runtime.memory_format)
+    optimizer = torch.optim.AdamW(
+        [{"params": group} for group in objective.groups()], optim.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+    )
+    schedule = get_scheduler(
+        "cosine", optimizer, num_warmup_steps=optim.warmup_steps, num_training_steps=optim.steps
+    )
+    ema = EMAModel(_trainable(objective), optim.ema_decay, foreach=True)
+    if checkpoint is not None:
+        restore(checkpoint, objective, optimizer, ema, schedule)
+    start = checkpoint.step if checkpoint is not None else 0
+    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    notes.append(f"{runtime.precision}, {'channels_last' if runtime.channels_last else 'default layout'}: {runtime.reason}")
+    log = RunLog(run, start)
+    yield StepRecord(start, optim.steps, start * optim.batch_size, 0.0, {}, "; ".join(notes))
+
+    window, bad, began = _Window(), 0, time.perf_counter()
+    with StopSignal() as stop:
+        for step, batch in enumerate(objective.batches(start, optim.steps), start + 1):
+            noise = step_generator(config.seed, step, accelerator)
+            with _autocast(accelerator.device, runtime):
+                terms = wrapped(_placed(batch, accelerator.device, runtime), noise)
+            norm = _update(accelerator, terms["loss"].mean(), objective.groups(), optimizer, optim.clip_norm)
+            bad = 0 if norm is not None else bad + 1
+            if bad == BAD_STEPS_IN_A_ROW:
+                raise TrainingError(_explosion(step, terms, run))
+            schedule.step()
+            if norm is not None:
+                ema.step(_trainable(objective))
+                window.add(terms, norm)
+            speed = (step - start) * optim.batch_size / (time.perf_counter() - began)
+            figures: dict[str, float] = {}
+            last = step == optim.steps or stop.received
+            if step % optim.log_every == 0 or last:
+                lr = schedule.get_last_lr()[0]
+                figures = _line(objective, window, step, optim.batch_size, lr, speed)
+                log.write(figures)
+                window = _Window()
+            if step % optim.sample_every == 0 or last:
+                with averaged(ema, objective):
+                    objective.draw_samples(run / "samples" / f"step-{step:06d}.png")
+            if step % optim.save_every == 0 or last:
+                with averaged(ema, objective):
+                    published = objective.publish(run)
+                    averaged_weights = {key: value.clone() for key, value in objective.state_dict().items()}
+                store(run, step, objective, averaged_weights, optimizer, ema, schedule, published, optim.keep)
+            yield StepRecord(step, optim.steps, step * optim.batch_size, speed, figures)
+            stop.check()
+    log.close()
+
+
+def step_generator(seed: int, step: int, accelerator: Accelerator) -> torch.Generator:
+    """The source of all noise in one step of one process."""
+    words = np.random.SeedSequence([seed, step, accelerator.process_index]).generate_state(1)
+    return torch.Generator().manual_seed(int(words[0]))
+
+
+@contextmanager
+def averaged(ema: EMAModel, objective: Objective) -> Iterator[None]:
+    """The model with its averaged weights and in evaluation mode; the trained ones come back afterwards."""
+    ema.store(_trainable(objective))
+    ema.copy_to(_trainable(objective))
+    objective.eval()
+    try:
+        yield
+    finally:
+        ema.restore(_trainable(objective))
+        objective.train()
+
+
+class _Window:
+    """Sums of the loss terms since the last log line."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.count = 0
+
+    def add(self, terms: dict[str, Tensor], norm: float) -> None:
+        for key, value in {**{k: float(v.detach().mean()) for k, v in terms.items()}, "grad_norm": norm}.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        return {key: value / self.count for key, value in self.sums.items()}
+
+
+def _runtime(objective: Objective, config: RunConfig) -> Runtime:
+    def step(runtime: Runtime) -> None:
+        objective.to(memory_format=runtime.memory_format)
+        batch = _placed(next(iter(objective.batches(0, 1))), torch.device("cpu"), runtime)
+        with _autocast(torch.device("cpu"), runtime):
+            terms = objective(batch, torch.Generator().manual_seed(0))
+        terms["loss"].mean().backward()
+        objective.zero_grad()
+
+    saved = {key: value.clone() for key, value in objective.state_dict().items()}
+    runtime = choose_runtime(config.optim.precision, objective, objective.batch_shape(), step)
+    objective.load_state_dict(saved)
+    return runtime
+
+
+def _autocast(device: torch.device, runtime: Runtime) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
+
+
+def _placed(batch: Batch, device: torch.device, runtime: Runtime) -> Batch:
+    def place(value: Tensor) -> Tensor:
+        layout = runtime.memory_format if value.ndim == 4 else torch.contiguous_format
+        return value.to(device, memory_format=layout)
+
+    return {key: place(value) for key, value in batch.items()}
+
+
+def _update(
+    accelerator: Accelerator,
+    loss: Tensor,
+    groups: list[list[torch.nn.Parameter]],
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float,
+) -> float | None:
+    """Take one optimizer step; the norm of all gradients, or None when the step was skipped as non-finite."""
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    norms = [float(accelerator.clip_grad_norm_(group, clip_norm)) for group in groups]
+    norm = float(np.sqrt(np.square(norms).sum()))
+    if not np.isfinite(norm) or not bool(loss.isfinite()):
+        optimizer.zero_grad()
+        return None
+    optimizer.step()
+    return norm
+
+
+def _line(
+    objective: Objective, window: _Window, step: int, batch_size: int, lr: float, speed: float
+) -> dict[str, float]:
+    figures: dict[str, float] = {"step": step, "images": step * batch_size}
+    if window.count:
+        means = window.means()
+        figures |= objective.summary(means) | {"grad_norm": means["grad_norm"]}
+    return figures | {"lr": lr, "images_per_second": speed}
+
+
+def _explosion(step: int, terms: dict[str, Tensor], run: Path) -> str:
+    bad = [key for key, value in terms.items() if not bool(value.isfinite().all())] or ["a gradient"]
+    return (
+        f"{run}: {', '.join(bad)} was not finite in {BAD_STEPS_IN_A_ROW} steps in a row, the last one {step}; "
+        "the last checkpoint is good: resume it with a lower --learning-rate"
+    )
+
+
+def _trainable(objective: Objective) -> list[torch.nn.Parameter]:
+    return [parameter for group in objective.groups() for parameter in group]

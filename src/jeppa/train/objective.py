@@ -1,0 +1,52 @@
+"""What a training loop needs from a model: its losses, its parameter groups, its pictures.
+
+An objective is an `nn.Module`, so that accelerate wraps the whole computation and gradients are synchronised
+when several processes train together.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """Abstract: a model with its loss; see `train.vae` and `train.diffusion`."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses of a batch, each `[B]`; the mean of `loss` is minimised, the others are logged.
+
+        Args:
+            batch: what `batches` yields.
+            generator: the only source of noise; seeded from the run's seed and the step.
+        """
+
+    @abstractmethod
+    def groups(self) -> list[list[nn.Parameter]]:
+        """Trainable parameters, in groups whose gradients are clipped apart."""
+
+    @abstractmethod
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of steps `start` to `stop - 1`, a pure function of the run's seed."""
+
+    @abstractmethod
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the tensor that the model sees in a step."""
+
+    @abstractmethod
+    def summary(self, means: dict[str, float]) -> dict[str, float]:
+        """Figures for the log from the mean of each loss term since the last line."""
+
+    @abstractmethod
+    def draw_samples(self, path: Path) -> None:
+        """Write a sheet that shows what the model, as it is now, can do."""
+
+    @abstractmethod
+    def publish(self, run: Path) -> dict[str, Any]:
+        """Measure and export what belongs to a finished model; returns plain JSON for the checkpoint's state."""

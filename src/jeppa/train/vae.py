@@ -1,0 +1,137 @@
+"""Training of the heteroscedastic VAE: the evidence lower bound with a chosen decoder likelihood."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from jeppa.config import VAERun
+from jeppa.data import CropDataset, ImageSource, PositionSampler, evaluation_images, open_source, write_png
+from jeppa.data.sheet import contact_sheet, reconstruction_rows
+from jeppa.errors import CheckpointError
+from jeppa.latent import measure
+from jeppa.train.objective import Batch, Objective
+from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
+
+SHEET_IMAGES = 8
+STATISTICS_IMAGES = 512
+LEVELS_PER_UNIT = 127.5
+ESTABLISHED_UPDATES = 50  # the running error of a trained model weighs as much as this many steps
+
+
+class VAEObjective(Objective):
+    """Negative evidence lower bound of crops: decoder NLL plus beta times KL, in nats a dimension.
+
+    Source: Kingma and Welling, arXiv 1312.6114, equation 3; beta as in Higgins et al., ICLR 2017.
+
+    Args:
+        config: all settings of the run.
+        init: exported folder of a VAE to start from, or None for random weights.
+    """
+
+    def __init__(self, config: VAERun, init: Path | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.source = open_source(config.data.data, "train")
+        self.model = initial_model(config, init)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Terms `[B]`: loss (nats a dimension), distortion and rate (nats), squared_error (mean a value)."""
+        x = batch["x"]
+        posterior = self.model.encode(x)
+        decoded = self.model.decode(posterior.sample(generator))
+        with torch.autocast(x.device.type, enabled=False):
+            if self.training:
+                self.model.track_error(x, decoded.mean)
+            reconstruction = LIKELIHOODS[self.config.likelihood](x, decoded, self.model.shared_logvar)
+            rate = posterior.kl()
+            return {
+                "loss": (reconstruction + self.config.beta * rate) / x[0].numel(),
+                "distortion": -decoded.log_prob(x).detach(),
+                "rate": rate.detach(),
+                "squared_error": (x - decoded.mean.detach()).square().flatten(1).mean(1),
+            }
+
+    def groups(self) -> list[list[nn.Parameter]]:
+        """The autoencoder, and the sigma head apart, so that clipping one never changes the other."""
+        head = [] if self.model.sigma_head is None else [list(self.model.sigma_head.parameters())]
+        return [list(self.model.vae.parameters()), *head]
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Random crops; the sample at a position depends on the seed and the position alone."""
+        return crop_batches(self.source, self.config, start, stop)
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the images of a step."""
+        side = self.config.data.resolution
+        return (self.config.optim.batch_size, 3, side, side)
+
+    def summary(self, means: dict[str, float]) -> dict[str, float]:
+        """PSNR (dB) and RMSE (8-bit levels) of sampled reconstructions; the bound in bits a dimension."""
+        dims = 3 * self.config.data.resolution**2
+        distortion = means["distortion"] / dims / math.log(2.0) + math.log2(LEVELS_PER_UNIT)
+        rate = means["rate"] / dims / math.log(2.0)
+        return {
+            "loss": means["loss"],
+            "psnr": 10.0 * math.log10(4.0 / max(means["squared_error"], 1e-12)),
+            "rmse_levels": math.sqrt(means["squared_error"]) * LEVELS_PER_UNIT,
+            "distortion_bpd": distortion,
+            "rate_bpd": rate,
+            "elbo_bpd": distortion + rate,
+        }
+
+    @torch.no_grad()
+    def draw_samples(self, path: Path) -> None:
+        """Held-out pictures, their reconstructions and sigma maps."""
+        source = open_source(self.config.data.data, "heldout")
+        side = max(64, self.config.data.resolution)
+        pictures = [x for _, x in zip(range(SHEET_IMAGES), _pictures(source, side), strict=False)]
+        x = torch.stack(pictures).to(next(self.parameters()).device)
+        decoded = self.model.decode(self.model.encode(x).mean)
+        write_png(contact_sheet(reconstruction_rows(x, decoded.mean, decoded.logvar)), path)
+
+    def publish(self, run: Path) -> dict[str, Any]:
+        """Measure the latent's shift and scale on training crops and export for diffusers."""
+        size = self.config.optim.batch_size
+        batches = crop_batches(self.source, self.config, 0, -(-STATISTICS_IMAGES // size))
+        stats = measure(self.model, (batch["x"] for batch in batches))
+        save_folder(self.model, stats.shift, stats.scale, run)
+        return {"latent": stats.model_dump(mode="json")}
+
+
+def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
+    """Weights drawn from the run's seed, or those of `init` as far as the architecture is the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = HeteroscedasticVAE(config.model, config.likelihood)
+    if init is not None:
+        _start_from(model, init)
+    return model
+
+
+def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
+    given, _ = load_folder(init)
+    try:
+        model.vae.load_state_dict(given.vae.state_dict())
+        if model.sigma_head is not None and given.sigma_head is not None:
+            model.sigma_head.load_state_dict(given.sigma_head.state_dict())
+    except RuntimeError:
+        raise CheckpointError(f"{init}: a VAE of another architecture; choose the --preset that it has") from None
+    model.mean_square.copy_(given.mean_square)
+    model.updates.fill_(ESTABLISHED_UPDATES)
+
+
+def crop_batches(source: ImageSource, config: VAERun, start: int, stop: int) -> Iterator[Batch]:
+    """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`."""
+    data, size = config.data, config.optim.batch_size
+    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip)
+    sampler = PositionSampler(start * size, stop * size)
+    yield from DataLoader(crops, size, sampler=sampler, num_workers=data.workers)
+
+
+def _pictures(source: ImageSource, side: int) -> Iterator[Tensor]:
+    return (x for _, x in evaluation_images(source, side))

@@ -1,0 +1,135 @@
+"""The net takes any latent size; guidance is the line through the null and the conditional prediction."""
+
+import math
+
+import pytest
+import torch
+
+from jeppa.diffusion import guided, make_denoiser, null_label
+from jeppa.errors import ConfigError
+
+CLASSES = 3
+CLOSE = {"atol": 1e-5, "rtol": 0.0}
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    return tiny(CLASSES)
+
+
+@pytest.fixture(scope="module")
+def unconditional():
+    return tiny(None)
+
+
+def tiny(num_classes: int | None):
+    torch.manual_seed(0)
+    return make_denoiser(
+        sample_size=8, block_out_channels=(8, 16, 16), attention=(False, False, True), num_classes=num_classes
+    ).eval()
+
+
+def latents(height: int = 8, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    zt = torch.randn(2, 4, height, width, generator=torch.Generator().manual_seed(1))
+    return zt, torch.tensor([10, 990])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 7), (1, 1), (12, 4), (9, 16)])
+@torch.no_grad()
+def test_latents_of_any_size_come_back_at_their_size(unconditional, size: tuple[int, int]) -> None:
+    """Red when `_evaluate` does not pad, does not crop, or exchanges height and width."""
+    zt, t = latents(*size)
+    v = guided(unconditional)(zt, t)
+    assert v.shape == zt.shape
+    assert v.isfinite().all()
+
+
+@torch.no_grad()
+def test_padding_repeats_the_edge_and_changes_nothing_at_multiples_of_the_stride(unconditional) -> None:
+    """Red when the padding is zeros, or more than needed."""
+    zt, t = latents(8, 8)
+    torch.testing.assert_close(guided(unconditional)(zt, t), unconditional(zt, t).sample, **CLOSE)
+    flat = torch.full((2, 4, 5, 7), 0.3)
+    whole = guided(unconditional)(torch.full((2, 4, 8, 8), 0.3), t)
+    torch.testing.assert_close(guided(unconditional)(flat, t), whole[..., :5, :7], **CLOSE)
+
+
+@torch.no_grad()
+def test_guidance_one_is_the_conditional_and_zero_the_null_prediction(conditional) -> None:
+    """Red when the halves of the batch are exchanged, or the null label is not the last one."""
+    zt, t = latents()
+    labels = torch.tensor([0, 2])
+    cond = conditional(zt, t, class_labels=labels).sample
+    null = conditional(zt, t, class_labels=torch.full((2,), CLASSES)).sample
+    assert (cond - null).abs().max() > 1e-3
+    torch.testing.assert_close(guided(conditional, labels)(zt, t), cond, **CLOSE)
+    torch.testing.assert_close(guided(conditional, labels, 0.0)(zt, t), null, **CLOSE)
+    torch.testing.assert_close(guided(conditional)(zt, t), null, **CLOSE)
+    torch.testing.assert_close(guided(conditional, labels, 3.0)(zt, t), null + 3.0 * (cond - null), **CLOSE)
+
+
+@torch.no_grad()
+def test_guiding_towards_no_class_changes_nothing(conditional) -> None:
+    """Red when a row with the null label is guided to another one, or refused."""
+    zt, t = latents()
+    nulls = torch.full((2,), null_label(conditional))
+    torch.testing.assert_close(guided(conditional, nulls, 5.0)(zt, t), guided(conditional)(zt, t), **CLOSE)
+
+
+def test_null_label_is_one_past_the_last_class(conditional) -> None:
+    """Red when `make_denoiser` gives the embedding `num_classes` rows."""
+    assert null_label(conditional) == CLASSES
+    assert conditional.class_embedding.num_embeddings == CLASSES + 1
+
+
+def test_guidance_one_evaluates_the_net_once_and_others_in_one_batch(conditional) -> None:
+    """Red when guidance 1 takes the two-branch path, or guidance calls the net twice."""
+    batches = []
+    hook = conditional.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    zt, t = latents()
+    with torch.no_grad():
+        guided(conditional, torch.tensor([0, 1]))(zt, t)
+        guided(conditional, torch.tensor([0, 1]), 2.0)(zt, t)
+    hook.remove()
+    assert batches == [2, 4]
+
+
+def test_gradients_flow_to_the_net(unconditional) -> None:
+    """The same callable trains. Red when `guided` runs without gradients."""
+    zt, t = latents()
+    guided(unconditional)(zt, t).square().mean().backward()
+    assert unconditional.conv_in.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("channels", [(8,), (12, 20), (48, 96), (64, 128, 128)])
+def test_norm_groups_divide_every_level(channels: tuple[int, ...]) -> None:
+    """Red when the number of groups is fixed at 32 or taken from the first level."""
+    unet = make_denoiser(sample_size=4, block_out_channels=channels, attention=(True,) * len(channels))
+    assert all(count % unet.config.norm_num_groups == 0 for count in channels)
+    v = guided(unet)(torch.zeros(1, 4, 4, 4), torch.zeros(1, dtype=torch.long))
+    assert v.shape == (1, 4, 4, 4)
+
+
+def test_label_and_guidance_errors_are_one_line(conditional, unconditional) -> None:
+    """Red when a check is removed, or the limits exclude the null label."""
+    zt, t = latents()
+    with pytest.raises(ConfigError, match="no classes, so no labels: leave them out"):
+        guided(unconditional, torch.tensor([0, 0]))
+    for label in (-1, CLASSES + 1):
+        with pytest.raises(ConfigError, match=rf"^label is {label}, .* 0 to 2 \(and 3 for no class\)"):
+            guided(conditional, torch.tensor([0, label]))
+    for unet in (conditional, unconditional):
+        with pytest.raises(ConfigError, match=r"guidance is 2\.0, but there are no labels"):
+            guided(unet, guidance=2.0)
+    with pytest.raises(ConfigError, match="guidance is nan, but must be a finite number"):
+        guided(conditional, torch.tensor([0, 0]), math.nan)
+    with pytest.raises(ConfigError, match="3 labels for a batch of 2: give one for each"):
+        guided(conditional, torch.tensor([0, 1, 2]))(zt, t)
+
+
+def test_bad_architectures_are_one_line() -> None:
+    """Red when a check is removed."""
+    with pytest.raises(ConfigError, match="attention has 2 entries for 3 levels"):
+        make_denoiser(sample_size=8, attention=(False, True))
+    with pytest.raises(ConfigError, match="num_classes 0, but each must be at least 1"):
+        make_denoiser(sample_size=8, num_classes=0)
