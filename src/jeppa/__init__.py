@@ -6,36 +6,9 @@
     decoded.mean, decoded.std        # reconstruction and its per-pixel sigma, [1,3,H,W]
 """
 
-from jeppa.config import PRESETS, DiffusionRun, VAEConfig, VAERun
-from jeppa.data import open_source, read_image, write_png
-from jeppa.errors import JeppaError
-from jeppa.evaluate import evaluate
-from jeppa.gaussian import DiagonalGaussian
-from jeppa.latent import LatentCodec, LatentStats
-from jeppa.pipeline import Model, SamplerSettings, load_model
-from jeppa.train import DiffusionObjective, VAEObjective, train
-from jeppa.vae import HeteroscedasticVAE
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "PRESETS",
-    "DiagonalGaussian",
-    "DiffusionObjective",
-    "DiffusionRun",
-    "HeteroscedasticVAE",
-    "JeppaError",
-    "LatentCodec",
-    "LatentStats",
-    "Model",
-    "SamplerSettings",
-    "VAEConfig",
-    "VAEObjective",
-    "VAERun",
-    "evaluate",
-    "load_model",
-    "open_source",
-    "read_image",
-    "train",
-    "write_png",
-]
+# The public names stand in __init__.pyi, once, and are imported when first used: `jeppa --help` need not load torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -83,7 +83,7 @@ def save_checkpoint(
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint of `run` whose hashes are right, and a line for each newer one that was passed over."""
-    passed_over = []
+    passed_over: list[str] = []
     for folder in _candidates(run):
         problem = verify(folder)
         if problem is None:

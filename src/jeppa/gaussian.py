@@ -50,14 +50,16 @@ class DiagonalGaussian:
 
         `other` defaults to the standard normal. Source: Kingma and Welling, arXiv 1312.6114, appendix B.
         """
-        mean, logvar = torch.broadcast_tensors(self.mean.float(), self.logvar.float())
+        mean = self.mean.float()
+        logvar = self.logvar.float().expand_as(mean)
         if other is None:
             per_element = mean.square() + logvar.exp() - 1.0 - logvar
         else:
             prior_logvar = other.logvar.float()
             squared = (mean - other.mean.float()).square()
             per_element = (squared + logvar.exp()) * (-prior_logvar).exp() - 1.0 + prior_logvar - logvar
-        return 0.5 * per_element.flatten(1).sum(1)
+        nats: Tensor = 0.5 * per_element.flatten(1).sum(1)
+        return nats
 
     def sample(self, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
         """Draw once: mean + std * noise, float32, shape of `mean`.

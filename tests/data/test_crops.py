@@ -31,9 +31,7 @@ def source(tmp_path: Path) -> ImageSource:
     for index, (height, width) in enumerate([(40, 60), (64, 33), (12, 20), (50, 50), (90, 41)]):
         folder = tmp_path / ("even" if index % 2 == 0 else "odd")
         folder.mkdir(exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
-            folder / f"{index}.png"
-        )
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{index}.png")
     return open_source(tmp_path)
 
 
@@ -126,6 +124,15 @@ def test_native_views_are_exact_pixels_and_flip_mirrors() -> None:
     assert 8 <= flipped <= 32
 
 
+def test_the_crop_shows_the_drawn_view() -> None:
+    dataset = CropDataset(ramp(120, 200), 16, seed=5, flip=False)
+    for epoch in range(20):
+        view = draw_view(200, 120, 16, 0.0, np.random.default_rng([5, epoch, 0]))
+        levels = (dataset[epoch]["x"] + 1) * 127.5
+        assert abs(levels[0, :, 7:9].mean() - (view.left + view.side / 2 - 0.5)) < 0.7
+        assert abs(levels[1, 7:9].mean() - (view.top + view.side / 2 - 0.5)) < 0.7
+
+
 def test_big_views_are_scaled_without_shift() -> None:
     x = CropDataset(ramp(256, 256), 32, 0, min_view=1.0, flip=False)[0]["x"]
     levels = (x[0] + 1) * 127.5
@@ -142,12 +149,12 @@ def test_a_crop_of_a_photograph_takes_about_a_millisecond() -> None:
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "BMP")
     ref = ImageRef("noise.bmp", None, 1, partial(io.BytesIO, stream.getvalue()))
-    dataset = CropDataset(ImageSource((ref,), (), "", ()), 64, 0)
+    dataset = CropDataset(ImageSource((ref,), (), "", ()), 64, 0, min_view=1.0)
     _ = dataset[0]
     start = time.process_time()
     for n in range(200):
         _ = dataset[n]
-    assert (time.process_time() - start) / 200 < 4e-3  # 0.6 ms on an idle core
+    assert (time.process_time() - start) / 200 < 3e-3  # 1.3 ms measured, 4.7 without REDUCING_GAP
 
 
 def test_decoded_images_stay_within_the_budget(source: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,10 +163,13 @@ def test_decoded_images_stay_within_the_budget(source: ImageSource, monkeypatch:
     small = CropDataset(source, 8, seed=0)
     monkeypatch.undo()
     large = CropDataset(source, 8, seed=0)
-    for n in range(15):
+    most = 0
+    for n in range(50):
         assert torch.equal(small[n]["x"], large[n]["x"])
         held = small._decoded._images.values()
         assert sum(image.width * image.height * 4 for image in held) <= budget
+        most = max(most, len(held)) if n >= 40 else 0
+    assert most >= 2
     assert len(large._decoded._images) == 5
 
 
@@ -170,9 +180,7 @@ def test_late_damage_names_the_file(source: ImageSource, tmp_path: Path) -> None
         drawn(dataset, 0, 5)
 
 
-@pytest.mark.parametrize(
-    ("resolution", "nearest"), [(60, "56 or 64"), (0, "use 8"), (-16, "use 8"), (9, "8 or 16")]
-)
+@pytest.mark.parametrize(("resolution", "nearest"), [(60, "56 or 64"), (0, "use 8"), (-16, "use 8"), (9, "8 or 16")])
 def test_resolution_must_be_a_multiple_of_eight(source: ImageSource, resolution: int, nearest: str) -> None:
     with pytest.raises(ConfigError, match=nearest):
         CropDataset(source, resolution, seed=0)

@@ -25,9 +25,7 @@ def test_x_is_written_as_its_pixels(tmp_path: Path) -> None:
     assert np.array_equal(read_pixels(tmp_path / "white.png"), np.full((2, 4, 3), 255, np.uint8))
 
 
-def test_failed_write_keeps_the_old_file_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
     write_png(torch.ones(3, 8, 8), path)
     old = path.read_bytes()

@@ -116,7 +116,10 @@ def test_eta_one_step_has_the_variance_of_the_ddpm_posterior() -> None:
 
 
 def test_ancestral_step_from_pure_noise_is_finite_at_every_alpha_bar() -> None:
-    """There 1 - a_prev - variance is 0 up to rounding. Red without `max(0, ...)` in `ddim_step`."""
+    """There 1 - a_prev - variance is exactly 0 in float64.
+
+    Red when `ddim_variance` returns sigma and `ddim_step` squares it, which rounds below 0.
+    """
     one = torch.ones(1, 1, 1, 1)
     for bar in BARS[:-1]:
         assert ddim_step(one, one, 0.0, bar, 1.0, one).isfinite().all()

@@ -53,9 +53,7 @@ def test_sample_equals_diffusers_where_its_stride_meets_the_list(spacing, steps:
     """linspace agrees at one step, and where every timestep is visited: see the next test.
 
     Red when eta is not squared in `ddim_variance`, x0 and eps swap, or the last alpha_bar is `bars[0]`."""
-    torch.testing.assert_close(
-        ours(net, steps, spacing, eta), theirs(net, steps, spacing, eta), atol=1e-5, rtol=0.0
-    )
+    torch.testing.assert_close(ours(net, steps, spacing, eta), theirs(net, steps, spacing, eta), atol=1e-5, rtol=0.0)
 
 
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
@@ -100,9 +98,9 @@ def test_linspace_list_is_followed_where_diffusers_stride_is_off_by_up_to_eleven
 
 
 def test_ancestral_sampling_is_finite_and_equals_diffusers_where_that_is() -> None:
-    """At eta 1 from zero SNR, diffusers takes the root of a float32 difference that can fall below 0.
+    """At eta 1 from zero SNR, diffusers takes the root of a float32 difference that falls below 0 at 25 steps.
 
-    Red without `max(0, ...)` in `ddim_step`, or when the variance at eta 1 is wrong.
+    Red when `ddim_step` squares a rounded sigma (as diffusers does), or the variance at eta 1 is wrong.
     """
     for steps in (2, 5, 10, 20, 25, 40, 50):
         sample, peer = ours(net, steps, "trailing", 1.0), theirs(net, steps, "trailing", 1.0)

@@ -101,7 +101,7 @@ def test_gradients_flow_to_the_net(unconditional) -> None:
     assert unconditional.conv_in.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("channels", [(8,), (12, 20), (48, 96), (64, 128, 128)])
+@pytest.mark.parametrize("channels", [(8,), (12, 20), (32, 48), (64, 128, 128)])
 def test_norm_groups_divide_every_level(channels: tuple[int, ...]) -> None:
     """Red when the number of groups is fixed at 32 or taken from the first level."""
     unet = make_denoiser(sample_size=4, block_out_channels=channels, attention=(True,) * len(channels))
@@ -125,6 +125,13 @@ def test_label_and_guidance_errors_are_one_line(conditional, unconditional) -> N
         guided(conditional, torch.tensor([0, 0]), math.nan)
     with pytest.raises(ConfigError, match="3 labels for a batch of 2: give one for each"):
         guided(conditional, torch.tensor([0, 1, 2]))(zt, t)
+
+
+def test_a_level_attends_on_the_way_down_and_on_the_way_up(unconditional) -> None:
+    """Attention at full resolution would cost the square of the positions. Red when it is not reversed."""
+    down, up = unconditional.down_blocks, unconditional.up_blocks
+    assert [hasattr(block, "attentions") for block in down] == [False, False, True]
+    assert [hasattr(block, "attentions") for block in up] == [True, False, False]
 
 
 def test_bad_architectures_are_one_line() -> None:

@@ -96,9 +96,7 @@ def test_labels_drop_at_the_given_rate_and_only_to_the_null_label() -> None:
 def test_bad_numbers_are_one_line() -> None:
     """Red when a check is removed."""
     generator = torch.Generator()
-    with pytest.raises(
-        ConfigError, match=r"label drop probability is 1\.5, but must lie in 0 to 1: use 0\.1"
-    ):
+    with pytest.raises(ConfigError, match=r"label drop probability is 1\.5, but must lie in 0 to 1: use 0\.1"):
         drop_labels(torch.tensor([0]), 1, 1.5, generator)
     with pytest.raises(ConfigError, match="batch is 0 and train_steps 1000, but both"):
         sample_timesteps(0, 1000, generator)

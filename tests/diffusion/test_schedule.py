@@ -120,9 +120,7 @@ def test_step_counts_out_of_range_are_one_line_with_value_limit_and_remedy(steps
 
 def test_bad_schedule_settings_are_one_line() -> None:
     """Red when a check is removed."""
-    with pytest.raises(
-        ConfigError, match="spacing is 'karras', but must be one of trailing, leading, linspace"
-    ):
+    with pytest.raises(ConfigError, match="spacing is 'karras', but must be one of trailing, leading, linspace"):
         timesteps(1000, 10, "karras")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="train_steps is 1, but"):
         make_scheduler(train_steps=1)

@@ -115,9 +115,7 @@ def test_bits_of_a_gaussian_are_its_analytic_entropy_in_grey_levels():
     sigma = 5.0
     logvar = torch.tensor(2 * math.log(sigma / LEVELS_PER_UNIT))
     gaussian = DiagonalGaussian(torch.zeros(2, 3, 128, 128), logvar)
-    bits = bits_per_dimension(
-        -gaussian.log_prob(gaussian.sample(generator())), 3 * 128 * 128, pixel_scale=True
-    )
+    bits = bits_per_dimension(-gaussian.log_prob(gaussian.sample(generator())), 3 * 128 * 128, pixel_scale=True)
     entropy = 0.5 * math.log2(2 * math.pi * math.e * sigma**2)
     torch.testing.assert_close(bits, torch.full((2,), entropy), atol=0.02, rtol=0)
 

@@ -139,9 +139,7 @@ def _read_file(path: Path, name: str) -> bytes:
     except FileNotFoundError as error:
         raise _unusable(name, "it does not exist", "check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise _unusable(
-            name, f"it cannot be opened ({one_line(error)})", "check the path and its rights"
-        ) from error
+        raise _unusable(name, f"it cannot be opened ({one_line(error)})", "check the path and its rights") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -196,9 +194,7 @@ def _to_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
+            converted = ImageCms.profileToProfile(colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # damaged or of other channels: ignored
             converted = None
         if converted is not None:

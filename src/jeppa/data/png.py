@@ -41,9 +41,7 @@ def write_png(image: Tensor | Pixels, path: Path, settings: Mapping[str, str] | 
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or "write failed"
-        raise DataError(
-            f"{str(path)!r}: cannot be written ({reason}); check the folder and free space"
-        ) from error
+        raise DataError(f"{str(path)!r}: cannot be written ({reason}); check the folder and free space") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -59,9 +57,7 @@ def read_settings(path: Path) -> dict[str, str]:
             text = image.info.get(SETTINGS_KEY)
         settings = None if text is None else json.loads(text)
     except (OSError, SyntaxError, ValueError, RecursionError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{str(path)!r}: no readable PNG with settings; pass a PNG that jeppa wrote"
-        ) from error
+        raise DataError(f"{str(path)!r}: no readable PNG with settings; pass a PNG that jeppa wrote") from error
     if not isinstance(settings, dict):
         raise DataError(f"{str(path)!r}: carries no jeppa settings; pass a PNG that jeppa wrote")
     return {str(key): str(value) for key, value in settings.items()}

@@ -50,9 +50,7 @@ class ImageRef:
             DataError: if it is larger than `MAX_FILE_BYTES` or cannot be read.
         """
         if self.size > MAX_FILE_BYTES:
-            raise DataError(
-                f"{self.name!r}: it has {self.size:,} bytes, limit {MAX_FILE_BYTES:,}; convert it"
-            )
+            raise DataError(f"{self.name!r}: it has {self.size:,} bytes, limit {MAX_FILE_BYTES:,}; convert it")
         with self.stream() as stream:
             return stream.read(MAX_FILE_BYTES)
 

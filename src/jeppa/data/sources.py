@@ -118,9 +118,7 @@ def _list(spec: str | Path) -> Listing:
             return list_zip(path)
         exists = path.exists()
     except (OSError, ValueError) as error:  # a name too long, a NUL, a folder without rights
-        raise DataError(
-            f"{str(spec)!r}: cannot be opened; pass a folder, a .zip or builtin:photos"
-        ) from error
+        raise DataError(f"{str(spec)!r}: cannot be opened; pass a folder, a .zip or builtin:photos") from error
     problem = "is neither a folder nor a .zip" if exists else "does not exist"
     raise DataError(f"{str(spec)!r}: {problem}; pass a folder of images, a .zip of images, or builtin:photos")
 
@@ -195,9 +193,7 @@ def _fingerprint(hashes: Iterable[tuple[ImageRef, str]]) -> str:
     return total.hexdigest()
 
 
-def _refuse_unreadable(
-    spec: str | Path, count: int, unreadable: tuple[Skipped, ...], max_unreadable: float
-) -> None:
+def _refuse_unreadable(spec: str | Path, count: int, unreadable: tuple[Skipped, ...], max_unreadable: float) -> None:
     if len(unreadable) <= max_unreadable * count:
         return
     first = unreadable[0]

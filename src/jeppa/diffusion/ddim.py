@@ -3,10 +3,12 @@
 Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502. The sampler is a generator: the caller
 previews each estimate, reports progress, and stops by no longer asking.
 
-It differs from `diffusers.DDIMScheduler.step` in one point: the timestep after `t` is the next in the list
-that is actually visited. diffusers subtracts the integer T // steps instead (issue 9261), which misses the
-list for linspace, and for trailing where `steps` does not divide T: a latent is then treated as noisier or
-cleaner than it is, and where T / steps rounds up (7, 15, 60 of 1000, trailing) noise is left in the result.
+It differs from `diffusers.DDIMScheduler.step` in two points. Coefficients are float64: in float32, ancestral
+sampling (eta 1) from zero terminal SNR gives NaN at 25 and 50 steps, the root of a difference rounded below 0.
+And the timestep after `t` is the next in the list that is actually visited. diffusers subtracts the integer
+T // steps instead (issue 9261), which misses the list for linspace, and for trailing where `steps` does not
+divide T: a latent is then treated as noisier or cleaner than it is, and where T / steps rounds up (7, 15, 60
+of 1000, trailing) noise is left in the result.
 """
 
 import math
@@ -95,8 +97,8 @@ def ddim_step(
     Source: arXiv 2010.02502, eq. 12.
     """
     variance = ddim_variance(alpha_bar_t, alpha_bar_prev, eta)
-    # Rounding can take the difference below 0 by one unit when eta is 1 and alpha_bar_t is 0.
-    direction = math.sqrt(max(0.0, 1.0 - alpha_bar_prev - variance))
+    # At eta 1 and alpha_bar_t 0 the difference is exactly 0: squaring a rounded sigma would take it below.
+    direction = math.sqrt(1.0 - alpha_bar_prev - variance)
     mean = math.sqrt(alpha_bar_prev) * x0 + direction * eps
     if variance == 0.0:
         return mean

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the customary name
+import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor
 
@@ -102,13 +102,9 @@ def guided(unet: UNet2DModel, labels: Tensor | None = None, guidance: float = 1.
     at a given zt.
     """
     if not math.isfinite(guidance):
-        raise ConfigError(
-            f"guidance is {guidance}, but must be a finite number: use 1 for none, 2 to 5 for more"
-        )
+        raise ConfigError(f"guidance is {guidance}, but must be a finite number: use 1 for none, 2 to 5 for more")
     if labels is None and guidance != 1.0:
-        raise ConfigError(
-            f"guidance is {guidance}, but there are no labels to guide to: give labels, or use 1"
-        )
+        raise ConfigError(f"guidance is {guidance}, but there are no labels to guide to: give labels, or use 1")
     if labels is not None:
         _check_labels(unet, labels)
 

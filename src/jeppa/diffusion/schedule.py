@@ -27,9 +27,7 @@ Spacing = Literal["trailing", "leading", "linspace"]
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_scheduler(
-    train_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
-) -> DDIMScheduler:
+def make_scheduler(train_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> DDIMScheduler:
     """The project's schedule as a diffusers scheduler, whose saved config opens in stock diffusers.
 
     Args:
@@ -46,9 +44,7 @@ def make_scheduler(
     if train_steps < 2:
         raise ConfigError(f"train_steps is {train_steps}, but a schedule needs at least 2: use 1000")
     if not 0.0 < beta_start <= beta_end < 1.0:
-        raise ConfigError(
-            f"betas are {beta_start} to {beta_end}, but need 0 < start <= end < 1: use 0.00085 to 0.012"
-        )
+        raise ConfigError(f"betas are {beta_start} to {beta_end}, but need 0 < start <= end < 1: use 0.00085 to 0.012")
     return DDIMScheduler(
         num_train_timesteps=train_steps,
         beta_start=beta_start,
@@ -92,9 +88,7 @@ def timesteps(train_steps: int, steps: int, spacing: Spacing = "trailing") -> li
     Source: Lin et al., arXiv 2305.08891, Table 2.
     """
     if not 1 <= steps <= train_steps:
-        raise ConfigError(
-            f"steps is {steps}, but the schedule has {train_steps} timesteps: choose 1 to {train_steps}"
-        )
+        raise ConfigError(f"steps is {steps}, but the schedule has {train_steps} timesteps: choose 1 to {train_steps}")
     if spacing == "trailing":
         ends = np.arange(train_steps, 0, -train_steps / steps)[:steps]
         visited = np.round(ends) - 1

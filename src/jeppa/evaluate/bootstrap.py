@@ -61,6 +61,4 @@ def bootstrap_mean(values: NDArray[np.floating], seed: int = 0, resamples: int =
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Estimate(
-        float(kept.mean()), float(interval.low), float(interval.high), count=kept.size, dropped=dropped
-    )
+    return Estimate(float(kept.mean()), float(interval.low), float(interval.high), count=kept.size, dropped=dropped)

@@ -141,9 +141,7 @@ def reliability(x: Tensor, mean: Tensor, logvar: Tensor, bins: int = 20) -> Reli
     variance = logvar.float().exp().expand_as(mean).flatten()
     squared = (x.float() - mean.float()).square().flatten()
     order = variance.argsort(stable=True)
-    return Reliability(
-        sigma=_root_mean_of_bins(variance[order], bins), error=_root_mean_of_bins(squared[order], bins)
-    )
+    return Reliability(sigma=_root_mean_of_bins(variance[order], bins), error=_root_mean_of_bins(squared[order], bins))
 
 
 def _root_mean_of_bins(values: Tensor, bins: int) -> Tensor:

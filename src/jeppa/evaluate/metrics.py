@@ -36,9 +36,7 @@ def psnr(x: Tensor, recon: Tensor) -> Tensor:
     """
     check_same_shape(x, recon)
     clamped = recon.float().clamp(-1.0, 1.0)
-    decibels: Tensor = peak_signal_noise_ratio(
-        clamped, x.float(), data_range=2.0, reduction="none", dim=(1, 2, 3)
-    )
+    decibels: Tensor = peak_signal_noise_ratio(clamped, x.float(), data_range=2.0, reduction="none", dim=(1, 2, 3))
     return decibels.clamp_max(PSNR_CAP)
 
 

@@ -1,35 +1,18 @@
-"""Saved results -> `report.html`: one file with its style, pictures and plots inside and nothing from the net."""
+"""Saved results -> `report.html`: one file, its style, pictures and plots inside, nothing from the net."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from jeppa.report import figures
-from jeppa.report.pictures import ColourScale, Picture, colour_map, colour_scale, longest_side, photo
-from jeppa.report.saved import (
-    Arm,
-    ArmPictures,
-    Reconstruction,
-    Report,
-    Scene,
-    interval,
-    number,
-    read_image,
-    read_log,
-    read_map,
-    read_object,
-    read_report,
-)
+from jeppa.report import sections
+from jeppa.report.saved import Report, Scene, number, read_object, read_report
+from jeppa.report.sections import Metrics
 from jeppa.report.table import METRICS, Cell, decimals, metric_table, shown
 
 PAGE = "report.html"
-COVERAGES = (50, 68, 90, 95)
-CURVES = (("psnr", "PSNR", "dB"), ("elbo_bpd", "ELBO", "bits/dim"), ("rate_bpd", "rate", "bits/dim"))
+NBSP = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -40,33 +23,6 @@ class Headline:
     unit: str
     name: str
     text: str
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One cell of a picture's grid; a reconstruction can be compared with the original."""
-
-    picture: Picture
-    caption: str
-    detail: str = ""
-    compare: bool = False
-
-
-@dataclass(frozen=True)
-class PictureRow:
-    """A held-out picture: the heteroscedastic arm's tiles, then the other arms' at the same budget."""
-
-    name: str
-    lead: list[Tile]
-    others: list[Tile]
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Pictures in a row, each with a short label."""
-
-    label: str
-    pictures: list[tuple[str, Picture]]
 
 
 def write_report(folder: Path) -> Path:
@@ -83,18 +39,22 @@ def write_report(folder: Path) -> Path:
     """
     report = read_report(folder)
     metrics = {arm.arm: read_object(folder, f"{arm.run}/metrics.json") for arm in report.arms}
-    rows, scale = _picture_rows(folder, report)
+    columns = sections.sample_columns(report)
+    # All files are read before any plot is drawn, so that a missing one is reported at once.
+    pictures = {
+        "gallery": sections.gallery(folder, report),
+        "samples": sections.sample_strips(folder, report, columns),
+        "estimates": sections.estimates(folder, report),
+        "interpolation": sections.interpolation(folder, report.interpolation),
+    }
     html = _template().render(
         report=report,
-        metrics=metrics[report.lead.arm],
+        lead=metrics[report.lead.arm],
         headlines=_headlines(report, metrics),
-        rows=rows,
-        scale=scale,
-        calibration=_calibration_plots(report, metrics),
-        training=_training_plots(folder, report),
-        samples=_samples(folder, report),
-        estimates=_strip(folder, "x0 estimate at t", [(f"{e.t}", e.image) for e in report.estimates]),
-        interpolation=_interpolation(folder, report),
+        **pictures,
+        columns=columns,
+        training=sections.training_plots(folder, report),
+        calibration=sections.calibration_plots(report, metrics),
         table=metric_table(report.arms, metrics),
         times=_times(report),
         total=report.seconds.get("total"),
@@ -108,17 +68,17 @@ def write_report(folder: Path) -> Path:
 
 def duration(seconds: float) -> str:
     """A time span for people: `0.8 s`, `42 s`, `8 min 32 s`, `2 h 5 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
     whole = round(seconds)
+    if seconds < 10:
+        return f"{seconds:.1f}{NBSP}s"
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole}{NBSP}s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+        return f"{whole // 60}{NBSP}min {whole % 60}{NBSP}s"
+    return f"{whole // 3600}{NBSP}h {whole % 3600 // 60}{NBSP}min"
 
 
-def _template() -> Any:
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("jeppa.report", "."),
         autoescape=True,
@@ -130,140 +90,34 @@ def _template() -> Any:
     return environment.get_template("report.html.j2")
 
 
-def _headlines(report: Report, metrics: dict[str, dict[str, Any]]) -> list[Headline]:
+def _headlines(report: Report, metrics: Metrics) -> list[Headline]:
     """Picture quality, order of the errors and coverage of the lead arm; those that were measured."""
-    lead, twin = metrics[report.lead.arm], metrics.get("shared", {})
+    lead = metrics[report.lead.arm]
     by_key = {metric.key: metric for metric in METRICS}
-    psnr, other = number(lead.get("psnr")), number(twin.get("psnr"))
     sobel = shown(by_key["sigma_error_spearman_sobel"], lead)
     texts = {
-        "psnr": "Closeness of the reconstructions to pictures that were never trained on."
-        + _against_twin(psnr, other if report.lead.arm != "shared" else None),
-        "sigma_error_spearman": "Rank correlation of predicted sigma and actual error over blocks of 8×8 pixels: "
-        "1 is the perfect order, 0 is none." + (f" An edge detector reaches {sobel.text}." if sobel else ""),
-        "coverage_90": "of true pixel values fall inside the predicted 90 % interval. "
-        "Less than 90 is overconfident, more is too cautious.",
+        "psnr": "How close reconstructions come to pictures never trained on." + _against_twin(report, metrics),
+        "sigma_error_spearman": "Rank correlation of predicted sigma and actual error over blocks of "
+        "8×8 pixels: 1 is the perfect order, 0 is none."
+        + (f" An edge detector reaches {sobel.text}." if sobel else ""),
+        "coverage_90": "of the true pixel values lie inside the predicted "
+        f"90{NBSP}% interval. Less than 90 is overconfident, more is too cautious.",
     }
     cells = ((by_key[key], shown(by_key[key], lead), text) for key, text in texts.items())
     return [Headline(cell, metric.unit, metric.name, text) for metric, cell, text in cells if cell]
 
 
-def _against_twin(psnr: float | None, twin: float | None) -> str:
-    if psnr is None or twin is None:
+def _against_twin(report: Report, metrics: Metrics) -> str:
+    """PSNR of the lead arm against its twin, or nothing where there is no twin."""
+    ours = number(metrics[report.lead.arm].get("psnr"))
+    theirs = number(metrics[report.twin.arm].get("psnr")) if report.twin else None
+    if ours is None or theirs is None:
         return ""
+    difference = decimals(ours - theirs, 2, signed=True)
     return (
-        f" The twin with one shared sigma has {decimals(twin, 2)} dB, a difference of "
-        f"{decimals(psnr - twin, 2, signed=True)} dB: 0 means that predicting sigma costs the picture nothing."
+        f" The twin with one shared sigma has {decimals(theirs, 2)}{NBSP}dB, a difference of "
+        f"{difference}{NBSP}dB: 0 means that predicting sigma costs the picture nothing."
     )
-
-
-def _picture_rows(folder: Path, report: Report) -> tuple[list[PictureRow], ColourScale | None]:
-    if not report.reconstructions:
-        return [], None
-    lead = report.lead.arm
-    names = [row.arms[lead].sigma for row in report.reconstructions if lead in row.arms]
-    scale = colour_scale([read_map(folder, name) for name in names if name])
-    count = sum(1 + sum(2 + (arm == lead) for arm in row.arms) for row in report.reconstructions)
-    side = longest_side(count)
-    return [_picture_row(folder, row, report, scale, side) for row in report.reconstructions], scale
-
-
-def _picture_row(
-    folder: Path, row: Reconstruction, report: Report, scale: ColourScale, side: int
-) -> PictureRow:
-    original = photo(read_image(folder, row.original), f"Original picture {row.name}", side)
-    tiles = {
-        arm.arm: list(_tiles(folder, row.name, arm, row.arms[arm.arm], scale, side, arm is report.lead))
-        for arm in report.arms
-        if arm.arm in row.arms
-    }
-    lead = [Tile(original, "Original"), *tiles.pop(report.lead.arm, [])]
-    return PictureRow(row.name, lead, [tile for others in tiles.values() for tile in others])
-
-
-def _tiles(
-    folder: Path, name: str, arm: Arm, saved: ArmPictures, scale: ColourScale, side: int, lead: bool
-) -> Iterable[Tile]:
-    """Reconstruction, sigma map (of the lead arm: the others have one sigma for all pixels) and error map."""
-    recon = photo(read_image(folder, saved.recon), f"Reconstruction of {name}, {arm.title}", side)
-    yield Tile(recon, "Reconstruction", arm.title, compare=True)
-    levels = f"0 to {scale.top:g} grey levels, bright is large"
-    if lead and saved.sigma:
-        alt = f"Predicted sigma map of {name}, {arm.title}: {levels}"
-        yield Tile(colour_map(read_map(folder, saved.sigma), scale, alt, side), "Sigma", "predicted")
-    if saved.error:
-        alt = f"Absolute error map of {name}, {arm.title}: {levels}"
-        detail = "observed" if lead else arm.title
-        yield Tile(colour_map(read_map(folder, saved.error), scale, alt, side), "|Error|", detail)
-
-
-def _calibration_plots(report: Report, metrics: dict[str, dict[str, Any]]) -> list[Markup]:
-    styles = {arm.arm: (arm.title, style) for style, arm in enumerate(report.arms)}
-    bins = [(*styles[arm], saved) for arm, saved in report.calibration.items() if arm in styles]
-    coverages = [c for arm, (title, style) in styles.items() if (c := _coverage(metrics[arm], title, style))]
-    plots = [figures.reliability_plot(bins)] if bins else []
-    return plots + ([figures.coverage_plot(coverages)] if coverages else [])
-
-
-def _coverage(metrics: dict[str, Any], title: str, style: int) -> figures.Coverage | None:
-    observed = {p: value for p in COVERAGES if (value := number(metrics.get(f"coverage_{p}"))) is not None}
-    if not observed:
-        return None
-    ends = [interval(metrics, f"coverage_{p}") or (value, value) for p, value in observed.items()]
-    return figures.Coverage(
-        title,
-        style,
-        nominal=[float(p) for p in observed],
-        observed=[100.0 * value for value in observed.values()],
-        spread=[(100.0 * lo, 100.0 * hi) for lo, hi in ends],
-    )
-
-
-def _training_plots(folder: Path, report: Report) -> list[Markup]:
-    logs = [read_log(folder, arm.run) for arm in report.arms]
-    plots = []
-    for key, label, unit in CURVES:
-        curves = [
-            curve
-            for style, (arm, log) in enumerate(zip(report.arms, logs, strict=True))
-            if (curve := figures.logged(log, key, arm.title, style))
-        ]
-        if curves:
-            plots.append(figures.training_plot(key.replace("_", "-"), label, unit, curves))
-    if report.diffusion:
-        log = read_log(folder, report.diffusion.run)
-        curve = figures.logged(log, "loss", "diffusion", style=len(report.arms))
-        if curve:
-            plots.append(figures.training_plot("diffusion-loss", "diffusion loss", "", [curve]))
-    return plots
-
-
-def _samples(folder: Path, report: Report) -> list[Strip]:
-    """One strip for each number of steps; the labels name the columns."""
-    labels, seeds = report.sample_labels or [], report.sample_seeds or []
-    strips = []
-    for row in report.samples:
-        pictures = []
-        for column, name in enumerate(row.images):
-            seed = f"seed {seeds[column]}" if column < len(seeds) else f"no. {column + 1}"
-            heading = ", ".join(filter(None, [labels[column] if column < len(labels) else None, seed]))
-            pictures.append((heading, photo(read_image(folder, name), f"Sample, {heading}, {row.steps} steps")))
-        time = f" in {duration(row.seconds)}" if row.seconds is not None else ""
-        strips.append(Strip(f"{row.steps} steps{time}", pictures))
-    return strips
-
-
-def _interpolation(folder: Path, report: Report) -> list[tuple[str, Picture]]:
-    between = report.interpolation
-    if between is None:
-        return []
-    share = [n / max(1, len(between.frames) - 1) for n in range(len(between.frames))]
-    named = [(f"{100 * s:.0f} %", name) for s, name in zip(share, between.frames, strict=True)]
-    return _strip(folder, f"Between {between.a} and {between.b}, at", named)
-
-
-def _strip(folder: Path, what: str, named: list[tuple[str, str]]) -> list[tuple[str, Picture]]:
-    return [(label, photo(read_image(folder, name), f"{what} {label}")) for label, name in named]
 
 
 def _times(report: Report) -> list[tuple[str, float, float]]:

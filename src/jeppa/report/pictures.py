@@ -16,8 +16,8 @@ from PIL import Image
 
 MAX_SIDE = 512
 PIXEL_BUDGET = 6_000_000
-"""Pixels of all reconstruction pictures together; at about 1.3 bytes a pixel in PNG and a third more in base64,
-they take about 10 MB."""
+"""Pixels of all reconstruction pictures together: at about 1.3 bytes a pixel in PNG, and a third more in
+base64, about 10 MB."""
 
 SMALL_SIDE = 256
 """Below this many pixels a picture is shown larger than it is, with its pixels kept square."""
@@ -107,6 +107,6 @@ def _fitting(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _as_png(image: Image.Image, alt: str) -> Picture:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
     return Picture(f"data:image/png;base64,{encoded}", alt, *image.size)

@@ -15,7 +15,11 @@ for (const picture of document.querySelectorAll(".picture")) {
       const box = frame.getBoundingClientRect();
       show(Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width)));
     });
-    frame.addEventListener("pointerleave", () => { slider.value = 0; show(0); });
+    frame.addEventListener("pointerleave", (event) => {
+      if (event.pointerType !== "mouse") return;
+      slider.value = 0;
+      show(0);
+    });
     frame.append(above, slider);
   }
 }

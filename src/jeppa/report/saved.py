@@ -1,7 +1,7 @@
 """The saved results that a report is made from: the contract of `report.json`, and the files that it names.
 
-All names in `report.json` are relative to its folder and stay inside it. A section that is absent is left out of
-the page; a file that is named but absent, damaged or of the wrong kind is a `DataError`.
+All names in `report.json` are relative to its folder and stay inside it. A section that is absent is left out
+of the page; a file that is named but absent, damaged or of the wrong kind is a `DataError`.
 """
 
 import json
@@ -132,6 +132,11 @@ class Report(Saved):
         """The heteroscedastic arm, whose sigma the page is about: `faithful`, else the first one."""
         return next((arm for arm in self.arms if arm.arm == "faithful"), self.arms[0])
 
+    @property
+    def twin(self) -> Arm | None:
+        """The arm with one shared sigma, otherwise trained as the lead; None if it is not there."""
+        return next((arm for arm in self.arms if arm.arm == "shared" and arm is not self.lead), None)
+
 
 def read_report(folder: Path) -> Report:
     """Read `report.json`.
@@ -202,7 +207,7 @@ def interval(metrics: dict[str, Any], key: str) -> tuple[float, float] | None:
 
 
 def _existing(folder: Path, name: str) -> Path:
-    """Path of a named file, which must lie inside the folder: a report never shows the reader's other files."""
+    """Path of a named file; it must lie inside the folder, so that no other file gets into the page."""
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(f"{path}: lies outside the report's folder; name files relative to {folder}")

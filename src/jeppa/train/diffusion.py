@@ -124,16 +124,17 @@ class DiffusionObjective(Objective):
         return self._bank
 
 
-def with_classes(config: DiffusionRun, source: ImageSource) -> DiffusionRun:
-    """`config` with the number of classes of `source` filled in, if it asks for classes.
+def with_classes(config: DiffusionRun) -> DiffusionRun:
+    """`config` with the number of classes in its training images filled in, if it asks for classes.
 
     Raises:
         ConfigError: classes are asked for, but images without a label are among them.
     """
     if not config.classes:
         return config
+    source = open_source(config.data.data, "train")
     unlabelled = [ref.name for ref in source.refs if ref.label is None]
-    if unlabelled or not source.labels:
+    if unlabelled:
         raise ConfigError(
             f"{config.data.data}: {len(unlabelled)} images, {unlabelled[0]!r} first, have no label: put them in "
             "sub-folders named after their class, or leave --classes out"

@@ -51,7 +51,7 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
     objective.to(PartialState().device)
     runtime = _runtime(objective, config)
     accelerator = Accelerator()
-    objective.to(memory_format=runtime.memory_format)
+    objective.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
         [{"params": group} for group in objective.groups()], optim.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
     )
@@ -139,7 +139,7 @@ class _Window:
 
 def _runtime(objective: Objective, config: RunConfig) -> Runtime:
     def step(runtime: Runtime) -> None:
-        objective.to(memory_format=runtime.memory_format)
+        objective.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
         batch = _placed(next(iter(objective.batches(0, 1))), torch.device("cpu"), runtime)
         with _autocast(torch.device("cpu"), runtime):
             terms = objective(batch, torch.Generator().manual_seed(0))

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ def choose_runtime(wanted: str, model: nn.Module, batch_shape: tuple[int, ...], 
     key = _key(model, batch_shape)
     remembered = _remembered().get(key)
     if remembered is not None:
-        return Runtime(**remembered)
+        return Runtime(str(remembered["precision"]), bool(remembered["channels_last"]), str(remembered["reason"]))
     choice = _measure(step)
     _remember(key, choice)
     return choice
@@ -67,22 +68,22 @@ def choose_runtime(wanted: str, model: nn.Module, batch_shape: tuple[int, ...], 
 def _measure(step: Step) -> Runtime:
     plain = Runtime("fp32", False, "")
     candidates = [Runtime("bf16", True, ""), Runtime("bf16", False, ""), Runtime("fp32", True, "")]
-    base = _seconds(step, plain)
+    base = _seconds(partial(step, plain))
     best, best_seconds = plain, base / CLEAR_WIN
     for candidate in candidates:
-        seconds = _seconds(step, candidate)
+        seconds = _seconds(partial(step, candidate))
         if seconds < best_seconds:
             best, best_seconds = candidate, seconds
     gain = base / best_seconds if best is not plain else 1.0
     return Runtime(best.precision, best.channels_last, f"measured {gain:.1f} times plain fp32 a step")
 
 
-def _seconds(step: Step, runtime: Runtime) -> float:
-    step(runtime)
+def _seconds(work: Callable[[], object]) -> float:
+    work()
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        step(runtime)
+        work()
         times.append(time.perf_counter() - start)
     return min(times)
 
@@ -92,7 +93,7 @@ def _bf16_is_native() -> bool:
 
     def product_seconds(dtype: torch.dtype) -> float:
         matrix = torch.ones(256, 256, dtype=dtype)
-        return _seconds(lambda _: torch.mm(matrix, matrix).sum().item(), Runtime("", False, ""))  # type: ignore[arg-type,return-value]
+        return _seconds(lambda: torch.mm(matrix, matrix))
 
     return product_seconds(torch.bfloat16) < product_seconds(torch.float32)
 

@@ -36,7 +36,7 @@ class RunLog:
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
         kept = [line for line in lines if _logged_step(line) <= start]
         self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        self._board = SummaryWriter(str(run), purge_step=start + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(run), purge_step=start + 1)
 
     def write(self, figures: dict[str, float]) -> None:
         """Append one line; `figures` has a `step`."""
@@ -45,11 +45,11 @@ class RunLog:
             file.write(json.dumps(rounded) + "\n")
         for key, value in figures.items():
             if key != "step":
-                self._board.add_scalar(key, value, int(figures["step"]))  # type: ignore[no-untyped-call]
+                self._board.add_scalar(key, value, int(figures["step"]))
 
     def close(self) -> None:
         """Flush TensorBoard."""
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def _logged_step(line: str) -> float:

@@ -26,7 +26,7 @@ class SigmaHead(ModelMixin, ConfigMixin):
         blocks: residual blocks; each widens the field of view by four cells, 16 pixels.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, feature_channels: int, feature_size: int, channels: int = 48, blocks: int = 2) -> None:
         super().__init__()
         stride = CELL // feature_size
@@ -35,7 +35,8 @@ class SigmaHead(ModelMixin, ConfigMixin):
         self.residuals = nn.ModuleList(_Residual(channels) for _ in range(blocks))
         self.out = nn.Conv2d(channels, 3 * CELL * CELL, 3, padding=1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        if self.out.bias is not None:
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, features: Tensor, mean: Tensor, shared_logvar: Tensor) -> Tensor:
         """Log-variance `[B,3,H,W]` (natural log, in [-12, 4]), softly bounded.

@@ -1,0 +1,30 @@
+from .config import PRESETS, DiffusionRun, VAEConfig, VAERun
+from .data import open_source, read_image, write_png
+from .errors import JeppaError
+from .gaussian import DiagonalGaussian
+from .latent import LatentCodec, LatentStats
+from .pipeline import Model, SamplerSettings, load_model
+from .train import DiffusionObjective, VAEObjective
+from .vae import HeteroscedasticVAE
+
+__all__ = [
+    "PRESETS",
+    "DiagonalGaussian",
+    "DiffusionObjective",
+    "DiffusionRun",
+    "HeteroscedasticVAE",
+    "JeppaError",
+    "LatentCodec",
+    "LatentStats",
+    "Model",
+    "SamplerSettings",
+    "VAEConfig",
+    "VAEObjective",
+    "VAERun",
+    "load_model",
+    "open_source",
+    "read_image",
+    "write_png",
+]
+
+__version__: str

@@ -1,0 +1,59 @@
+"""Shared by all tests: few threads, and small real photographs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jeppa.config import VAERun, parse
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def tiny_run() -> VAERun:
+    """A VAE run of six steps on the built-in photographs."""
+    values = {
+        "preset": "tiny",
+        "data": {"resolution": 32},
+        "optim": {"steps": 6, "batch_size": 2, "save_every": 3, "sample_every": 6, "log_every": 2, "warmup_steps": 2},
+    }
+    return parse(VAERun, values, "test")
+
+
+@pytest.fixture(scope="session")
+def vae_folder(tiny_run: VAERun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a finished `tiny_run`; not to be written to."""
+    from jeppa.train import VAEObjective, train
+
+    run = tmp_path_factory.mktemp("vae") / "run"
+    for _ in train(VAEObjective(tiny_run), tiny_run, run):
+        pass
+    return run
+
+
+@pytest.fixture(scope="session")
+def diffusion_folder(vae_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a tiny class-conditional denoiser; not to be written to."""
+    from jeppa.config import DiffusionRun
+    from jeppa.pipeline import load_model
+    from jeppa.train import DiffusionObjective, train, with_classes
+
+    values = {
+        "vae": str(vae_folder),
+        "classes": True,
+        "views": 16,
+        "model": {"block_out_channels": [16, 16], "attention": [False, True]},
+        "data": {"resolution": 32},
+        "optim": {"steps": 4, "batch_size": 4, "save_every": 2, "sample_every": 4, "log_every": 2},
+    }
+    config = with_classes(parse(DiffusionRun, values, "test"))
+    run = tmp_path_factory.mktemp("diffusion") / "run"
+    for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), config, run):
+        pass
+    return run

@@ -1,0 +1,172 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from jeppa.checkpoint import newest_checkpoint
+from jeppa.config import DiffusionRun, VAERun
+from jeppa.errors import ConfigError, TrainingError
+from jeppa.pipeline import load_model
+from jeppa.train import DiffusionObjective, Interrupted, VAEObjective, train
+
+
+def everything(run: Path) -> dict[str, Tensor]:
+    checkpoint, _ = newest_checkpoint(run)
+    assert checkpoint is not None
+    names = ("model", "ema", "optimizer")
+    return {f"{name}/{key}": value for name in names for key, value in checkpoint.tensors(name).items()}
+
+
+def assert_bitwise_equal(a: Path, b: Path) -> None:
+    first, second = everything(a), everything(b)
+    assert first.keys() == second.keys()
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+def changed(config: VAERun, **optim: object) -> VAERun:
+    return config.model_copy(update={"optim": config.optim.model_copy(update=optim)})
+
+
+def finish(config: VAERun, run: Path, resume: bool = False) -> None:
+    for _ in train(VAEObjective(config), config, run, resume):
+        pass
+
+
+def test_the_same_seed_gives_the_same_weights_twice(tiny_run: VAERun, vae_folder: Path, tmp_path: Path):
+    """Red when the noise comes from torch's global generator."""
+    torch.manual_seed(123)
+    finish(tiny_run, tmp_path / "again")
+    assert_bitwise_equal(tmp_path / "again", vae_folder)
+
+
+def test_another_seed_gives_other_weights(tiny_run: VAERun, vae_folder: Path, tmp_path: Path):
+    finish(tiny_run.model_copy(update={"seed": 1}), tmp_path / "other")
+    assert not torch.equal(
+        everything(tmp_path / "other")["model/model.vae.encoder.conv_in.weight"],
+        everything(vae_folder)["model/model.vae.encoder.conv_in.weight"],
+    )
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny_run: VAERun, vae_folder: Path, tmp_path: Path):
+    """Red when optimizer, averaged weights, schedule or data position are not restored."""
+    run = tmp_path / "run"
+    for record in train(VAEObjective(tiny_run), tiny_run, run):
+        if record.step == 5:
+            break
+    checkpoint, _ = newest_checkpoint(run)
+    assert checkpoint is not None
+    assert checkpoint.step == 3
+    finish(tiny_run, run, resume=True)
+    assert_bitwise_equal(run, vae_folder)
+    lines = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert lines == [2, 4, 6]
+
+
+def test_a_resumed_denoiser_equals_an_uninterrupted_one(diffusion_folder: Path, vae_folder: Path, tmp_path: Path):
+    config = load_config(diffusion_folder)
+    for record in train(DiffusionObjective(config, load_model(vae_folder).codec), config, tmp_path / "run"):
+        if record.step == 3:
+            break
+    for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), config, tmp_path / "run", resume=True):
+        pass
+    assert_bitwise_equal(tmp_path / "run", diffusion_folder)
+
+
+def load_config(run: Path) -> DiffusionRun:
+    from jeppa.config import load_run
+
+    config = load_run(run / "config.yaml")
+    assert isinstance(config, DiffusionRun)
+    return config
+
+
+def test_the_faithful_mean_is_bit_for_bit_that_of_the_shared_twin(tiny_run: VAERun, vae_folder: Path, tmp_path: Path):
+    """Red when features or mean are not stopped, or when both groups are clipped together."""
+    finish(tiny_run.model_copy(update={"likelihood": "shared"}), tmp_path / "shared")
+    faithful, shared = everything(vae_folder), everything(tmp_path / "shared")
+    keys = [key for key in shared if key.startswith(("model/", "ema/"))]
+    assert len(keys) > 100
+    assert [key for key in keys if not torch.equal(faithful[key], shared[key])] == []
+    assert any("sigma_head" in key for key in faithful)
+
+
+def test_training_lowers_the_bound(tiny_run: VAERun, tmp_path: Path):
+    config = changed(tiny_run, steps=60, log_every=10, save_every=60, sample_every=60)
+    finish(config, tmp_path / "run")
+    bound = [json.loads(line)["elbo_bpd"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert bound[-1] < bound[0] - 0.3
+
+
+def test_a_run_is_never_overwritten(tiny_run: VAERun, vae_folder: Path):
+    before = everything(vae_folder)
+    with pytest.raises(ConfigError, match="--resume"):
+        finish(tiny_run, vae_folder)
+    assert before.keys() == everything(vae_folder).keys()
+
+
+def test_other_settings_are_refused_on_resume_and_named(tiny_run: VAERun, vae_folder: Path):
+    with pytest.raises(ConfigError, match=r"optim.learning_rate was 0.002 and is 0.5"):
+        finish(changed(tiny_run, learning_rate=0.5), vae_folder, resume=True)
+
+
+def test_log_intervals_may_change_on_resume(tiny_run: VAERun, vae_folder: Path):
+    finish(changed(tiny_run, log_every=1), vae_folder, resume=True)
+
+
+def test_a_loss_that_stays_non_finite_ends_the_run_and_spares_the_checkpoint(tiny_run: VAERun, tmp_path: Path):
+    """Red when a non-finite step is taken: the first one would spoil the weights of the later checkpoint."""
+    config = changed(tiny_run, steps=40, save_every=3)
+    objective = VAEObjective(config)
+    records = train(objective, config, tmp_path / "run")
+    assert [record.step for record in islice(records, 4)] == [0, 1, 2, 3]
+    with torch.no_grad():
+        objective.model.vae.encoder.conv_in.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="in 10 steps in a row"):
+        list(records)
+    checkpoint, _ = newest_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+
+
+def test_a_signal_finishes_the_step_and_saves(tiny_run: VAERun, tmp_path: Path):
+    config = changed(tiny_run, steps=1000, save_every=1000)
+    with pytest.raises(Interrupted) as caught:
+        for record in train(VAEObjective(config), config, tmp_path / "run"):
+            if record.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.signal_number == signal.SIGTERM
+    checkpoint, _ = newest_checkpoint(tmp_path / "run")
+    assert checkpoint is not None
+    assert checkpoint.step == 3
+
+
+def test_kill_minus_nine_loses_nothing_but_the_steps_since_the_checkpoint(tiny_run: VAERun, tmp_path: Path):
+    """A real process, really killed; the resumed run equals one that was never killed."""
+    config = changed(tiny_run, steps=60, save_every=3, keep=3)
+    from jeppa.config import dump_yaml
+
+    (tmp_path / "run.yaml").write_text(dump_yaml(config))
+    run = tmp_path / "killed"
+    command = [sys.executable, "-m", "jeppa", "train", "vae", "--config", str(tmp_path / "run.yaml"), "--out", str(run)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120.0
+        while not (run / "latest").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    checkpoint, _ = newest_checkpoint(run)
+    assert checkpoint is not None
+    assert checkpoint.step < 60
+    assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 0
+    finish(config, tmp_path / "whole")
+    assert_bitwise_equal(run, tmp_path / "whole")

@@ -1,0 +1,149 @@
+import pytest
+import torch
+
+from jeppa.config import PRESETS
+from jeppa.errors import ConfigError, DataError
+from jeppa.vae import HeteroscedasticVAE, pad_to_multiple
+from jeppa.vae.likelihood import faithful
+from jeppa.vae.sigma import SigmaHead, bounded_logvar
+
+
+@pytest.fixture(scope="module")
+def tiny() -> HeteroscedasticVAE:
+    torch.manual_seed(0)
+    return HeteroscedasticVAE("tiny").eval()
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+@torch.no_grad()
+def test_512_pixels_give_64_by_64_by_4_and_back(preset: str):
+    """Red when a level is added or left out."""
+    model = HeteroscedasticVAE(preset).eval()
+    posterior = model.encode(torch.zeros(1, 3, 512, 512))
+    assert posterior.mean.shape == posterior.logvar.shape == (1, 4, 64, 64)
+    decoded = model.decode(posterior.mean)
+    assert decoded.mean.shape == decoded.logvar.shape == (1, 3, 512, 512)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_512_pixels_give_64_by_64_by_4_and_back_in_the_sd_preset():
+    model = HeteroscedasticVAE("sd").eval()
+    posterior = model.encode(torch.zeros(1, 3, 512, 512))
+    assert posterior.mean.shape == (1, 4, 64, 64)
+    assert model.decode(posterior.mean).logvar.shape == (1, 3, 512, 512)
+
+
+@torch.no_grad()
+def test_the_sd_preset_shrinks_eightfold():
+    model = HeteroscedasticVAE("sd").eval()
+    posterior = model.encode(torch.zeros(1, 3, 32, 32))
+    assert posterior.mean.shape == (1, 4, 4, 4)
+    assert model.decode(posterior.mean).mean.shape == (1, 3, 32, 32)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 8), (13, 21), (1, 1), (64, 40)])
+@torch.no_grad()
+def test_any_size_comes_back_at_its_own_size(tiny: HeteroscedasticVAE, size: tuple[int, int]):
+    """Red when the crop after decoding is left out."""
+    decoded = tiny.reconstruct(torch.zeros(2, 3, *size))
+    assert decoded.mean.shape == decoded.logvar.shape == (2, 3, *size)
+    assert decoded.mean.isfinite().all()
+
+
+def test_padding_repeats_the_edge():
+    padded = pad_to_multiple(torch.arange(15.0).view(1, 1, 3, 5))
+    assert padded.shape == (1, 1, 8, 8)
+    assert padded[0, 0, 7, 7] == 14.0
+
+
+@torch.no_grad()
+def test_mean_and_latent_are_those_of_the_stock_autoencoder(tiny: HeteroscedasticVAE):
+    """Red when decode skips a block or the head touches the mean."""
+    x = torch.rand(2, 3, 32, 32) * 2.0 - 1.0
+    pixels = torch.nn.functional.pixel_unshuffle(x, tiny.config.pixel_unshuffle)
+    stock = tiny.vae.encode(pixels).latent_dist
+    posterior = tiny.encode(x)
+    assert torch.equal(posterior.mean, stock.mean)
+    assert torch.equal(posterior.logvar, stock.logvar)
+    expected = torch.nn.functional.pixel_shuffle(tiny.vae.decode(stock.mean).sample, tiny.config.pixel_unshuffle)
+    assert torch.equal(tiny.decode(stock.mean).mean, expected)
+
+
+def test_the_variance_term_sends_no_gradient_into_encoder_features_or_mean():
+    """Red when the detach of the features, or of the mean, is removed."""
+    torch.manual_seed(0)
+    model = HeteroscedasticVAE("tiny")
+    assert model.sigma_head is not None
+    torch.nn.init.normal_(model.sigma_head.out.weight)
+    x = torch.rand(2, 3, 32, 32)
+    decoded = model.decode(model.encode(x).mean)
+    decoded.logvar.sum().backward()
+    assert all(parameter.grad is None for parameter in model.vae.parameters())
+    assert model.sigma_head.from_features.weight.grad is not None
+
+
+def test_the_faithful_gradient_of_the_mean_is_that_of_the_shared_likelihood():
+    """Red when the mean is not stopped in the variance term of `faithful`."""
+    torch.manual_seed(0)
+    model = HeteroscedasticVAE("tiny")
+    x, decoded = torch.rand(2, 3, 32, 32), model.decode(torch.randn(2, 4, 4, 4))
+    mean = decoded.mean
+    total = faithful(x, decoded, model.shared_logvar).sum()
+    (gradient,) = torch.autograd.grad(total, mean)
+    expected = (mean - x) / model.shared_logvar.exp()
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_an_untrained_head_gives_the_shared_sigma(tiny: HeteroscedasticVAE):
+    decoded = tiny.decode(torch.randn(1, 4, 4, 4))
+    torch.testing.assert_close(decoded.logvar, tiny.shared_logvar.expand_as(decoded.logvar), atol=1e-3, rtol=0.0)
+
+
+def test_the_running_error_is_the_mean_at_first_and_a_moving_average_later():
+    """Red when the first value is mixed with the initial 1."""
+    model = HeteroscedasticVAE("tiny")
+    x = torch.zeros(1, 3, 8, 8)
+    model.track_error(x, x + 0.1)
+    assert model.mean_square.item() == pytest.approx(0.01, rel=1e-5)
+    model.track_error(x, x + 0.3)
+    assert model.mean_square.item() == pytest.approx(0.05, rel=1e-5)
+
+
+@pytest.mark.parametrize("raw", [-1e4, -50.0, -12.0, 0.0, 50.0, 1e4])
+def test_log_sigma_stays_between_floor_and_ceiling_with_a_finite_gradient(raw: float):
+    """Red when either soft clip is removed."""
+    value = torch.tensor(raw, requires_grad=True)
+    bounded = bounded_logvar(value)
+    bounded.backward()
+    assert -12.0 <= bounded.item() <= 4.0
+    assert value.grad is not None
+    assert value.grad.isfinite()
+
+
+def test_sigma_of_a_place_does_not_depend_on_the_size_of_the_crop():
+    """Red when the head normalises over space."""
+    torch.manual_seed(0)
+    head = SigmaHead(feature_channels=8, feature_size=2, channels=8, blocks=1)
+    torch.nn.init.normal_(head.out.weight, std=0.1)
+    features, mean = torch.randn(1, 8, 64, 64), torch.randn(1, 3, 128, 128)
+    whole = head(features, mean, torch.tensor(-3.0))
+    part = head(features[..., :32, :32], mean[..., :64, :64], torch.tensor(-3.0))
+    torch.testing.assert_close(whole[..., :32, :32], part[..., :32, :32])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 12, 8), (1, 1, 8, 8), (3, 8, 8), (1, 3, 0, 8)])
+def test_a_batch_that_cannot_be_encoded_is_refused_in_one_line(tiny: HeteroscedasticVAE, shape: tuple[int, ...]):
+    with pytest.raises(DataError, match=r"needs \[B,3,H,W\]") as caught:
+        tiny.encode(torch.zeros(shape))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="tiny, small, sd"):
+        HeteroscedasticVAE("large")
+
+
+def test_sd_is_the_architecture_of_stable_diffusion():
+    config = PRESETS["sd"]
+    assert (config.pixel_unshuffle, config.block_out_channels, config.layers_per_block) == (1, (128, 256, 512, 512), 2)
