@@ -28,7 +28,7 @@ class Settings(BaseModel):
 class VAEConfig(Settings):
     """Architecture of a `HeteroscedasticVAE`: diffusers' AutoencoderKL and the sigma head beside it."""
 
-    pixel_unshuffle: Literal[1, 2, 4] = Field(
+    pixel_unshuffle: Literal[1, 2, 4, 8] = Field(
         description="Pixels a side that the first layer sees as one; 1 is the plain AutoencoderKL."
     )
     block_out_channels: tuple[int, ...] = Field(description="Width of each resolution level.")
@@ -45,19 +45,19 @@ class VAEConfig(Settings):
         if factor != 8:
             raise ValueError(
                 f"pixel_unshuffle {self.pixel_unshuffle} with {len(self.block_out_channels)} levels shrinks an "
-                f"image {factor} times, but a latent is 8 times smaller: use 4, 3 or 2 levels for 1, 2 or 4"
+                f"image {factor} times, but a latent is 8 times smaller: use 4, 3, 2 or 1 levels for 1, 2, 4 or 8"
             )
         return self
 
 
 PRESETS: dict[str, VAEConfig] = {
     "tiny": VAEConfig(
-        pixel_unshuffle=4, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=4,
+        pixel_unshuffle=8, block_out_channels=(32,), layers_per_block=1, norm_num_groups=8,
         mid_block_attention=False, sigma_channels=16, sigma_blocks=1,
     ),
     "small": VAEConfig(
-        pixel_unshuffle=4, block_out_channels=(48, 96), layers_per_block=1, norm_num_groups=8,
-        mid_block_attention=False, sigma_channels=48,
+        pixel_unshuffle=8, block_out_channels=(128,), layers_per_block=1, norm_num_groups=8,
+        mid_block_attention=False, sigma_channels=96,
     ),
     "sd": VAEConfig(
         pixel_unshuffle=1, block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32,
@@ -94,6 +94,10 @@ class DataConfig(Settings):
         description="Least share of an image's short side that a crop covers; 0 goes down to native pixels.",
     )  # fmt: skip
     flip: bool = Field(True, description="Mirror half of the crops.")
+    colour_jitter: float = Field(
+        0.0, ge=0.0, le=1.0,
+        description="Random change of colours; for few images, whose colours would be learned by heart.",
+    )  # fmt: skip
     workers: int = Field(0, ge=0, le=64, description="Processes that read images beside the training one.")
 
 
@@ -119,7 +123,7 @@ class VAERun(Settings):
     """A VAE training run: the content of its `config.yaml`."""
 
     kind: Literal["vae"] = "vae"
-    seed: int = Field(0, ge=0, description="Seed of weights, data order and noise.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order and noise.")
     preset: Preset | None = Field("small", description="Name of the architecture; None when `model` is given.")
     model: VAEConfig = Field(default_factory=lambda: PRESETS["small"], description="The architecture.")
     likelihood: Likelihood = Field("faithful", description="How the decoder's variance is learned.")
@@ -147,7 +151,7 @@ class DiffusionRun(Settings):
     """A latent diffusion training run: the content of its `config.yaml`."""
 
     kind: Literal["diffusion"] = "diffusion"
-    seed: int = Field(0, ge=0, description="Seed of weights, data order and noise.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order and noise.")
     vae: str = Field(description="Run folder of the trained VAE.")
     model: DenoiserConfig = DenoiserConfig()
     classes: bool = Field(False, description="Condition on the labels (sub-folder names).")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from jeppa.checkpoint import newest_checkpoint
-from jeppa.config import DiffusionRun, VAERun
+from jeppa.config import DiffusionRun, VAERun, dump_yaml, load_run
 from jeppa.errors import ConfigError, TrainingError
 from jeppa.pipeline import load_model
 from jeppa.train import DiffusionObjective, Interrupted, VAEObjective, train
@@ -81,8 +81,6 @@ def test_a_resumed_denoiser_equals_an_uninterrupted_one(diffusion_folder: Path, 
 
 
 def load_config(run: Path) -> DiffusionRun:
-    from jeppa.config import load_run
-
     config = load_run(run / "config.yaml")
     assert isinstance(config, DiffusionRun)
     return config
@@ -99,7 +97,7 @@ def test_the_faithful_mean_is_bit_for_bit_that_of_the_shared_twin(tiny_run: VAER
 
 
 def test_training_lowers_the_bound(tiny_run: VAERun, tmp_path: Path):
-    config = changed(tiny_run, steps=60, log_every=10, save_every=60, sample_every=60)
+    config = changed(tiny_run, steps=200, log_every=20, save_every=200, sample_every=200)
     finish(config, tmp_path / "run")
     bound = [json.loads(line)["elbo_bpd"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert bound[-1] < bound[0] - 0.3
@@ -149,9 +147,7 @@ def test_a_signal_finishes_the_step_and_saves(tiny_run: VAERun, tmp_path: Path):
 
 def test_kill_minus_nine_loses_nothing_but_the_steps_since_the_checkpoint(tiny_run: VAERun, tmp_path: Path):
     """A real process, really killed; the resumed run equals one that was never killed."""
-    config = changed(tiny_run, steps=60, save_every=3, keep=3)
-    from jeppa.config import dump_yaml
-
+    config = changed(tiny_run, steps=40, save_every=4, keep=3)
     (tmp_path / "run.yaml").write_text(dump_yaml(config))
     run = tmp_path / "killed"
     command = [sys.executable, "-m", "jeppa", "train", "vae", "--config", str(tmp_path / "run.yaml"), "--out", str(run)]
@@ -166,7 +162,7 @@ def test_kill_minus_nine_loses_nothing_but_the_steps_since_the_checkpoint(tiny_r
     assert process.returncode == -signal.SIGKILL
     checkpoint, _ = newest_checkpoint(run)
     assert checkpoint is not None
-    assert checkpoint.step < 60
+    assert checkpoint.step < 40
     assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 0
     finish(config, tmp_path / "whole")
     assert_bitwise_equal(run, tmp_path / "whole")

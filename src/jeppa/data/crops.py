@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from jeppa.data.colour import jitter_colours
 from jeppa.data.images import fit, to_x
 from jeppa.data.sources import ImageSource
 from jeppa.errors import ConfigError
@@ -81,13 +82,20 @@ class CropDataset(Dataset[CropSample]):
         seed: not negative.
         min_view: smallest view as a fraction of the short side; 0 allows native pixels.
         flip: whether to mirror half of the crops.
+        colour_jitter: strength of a random change of colours, 0 (none) to 1, see `jeppa.data.colour`.
 
     Raises:
         ConfigError: if an argument is out of range.
     """
 
     def __init__(
-        self, source: ImageSource, resolution: int, seed: int, min_view: float = 0.0, flip: bool = True
+        self,
+        source: ImageSource,
+        resolution: int,
+        seed: int,
+        min_view: float = 0.0,
+        flip: bool = True,
+        colour_jitter: float = 0.0,
     ) -> None:
         check_resolution(resolution)
         if seed < 0:
@@ -99,6 +107,7 @@ class CropDataset(Dataset[CropSample]):
         self.seed = seed
         self.min_view = min_view
         self.flip = flip
+        self.colour_jitter = colour_jitter
         self._label_index = {label: index for index, label in enumerate(source.labels)}
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
         self._decoded = _DecodedImages(source, CACHE_BYTES)
@@ -125,7 +134,10 @@ class CropDataset(Dataset[CropSample]):
         if self.flip and view.flip:
             crop = crop[:, ::-1]
         label = self.source.refs[which].label
-        return {"x": to_x(crop), "label": -1 if label is None else self._label_index[label], "position": n}
+        x = to_x(crop)
+        if self.colour_jitter > 0.0:
+            x = jitter_colours(x, self.colour_jitter, rng)
+        return {"x": x, "label": -1 if label is None else self._label_index[label], "position": n}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the decoded images, which a worker started by `spawn` decodes itself."""

@@ -146,7 +146,8 @@ def with_classes(config: DiffusionRun) -> DiffusionRun:
 @torch.no_grad()
 def encode_views(codec: LatentCodec, source: ImageSource, config: DiffusionRun) -> tuple[Tensor, Tensor, Tensor]:
     """Encode whole epochs of random crops, at least `config.views` in all."""
-    crops = CropDataset(source, config.data.resolution, config.seed, config.data.min_view, config.data.flip)
+    data = config.data
+    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter)
     count = math.ceil(config.views / len(source)) * len(source)
     device = next(codec.vae.parameters()).device
     means, stds, labels = [], [], []

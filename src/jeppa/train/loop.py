@@ -53,7 +53,11 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
     accelerator = Accelerator()
     objective.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(
-        [{"params": group} for group in objective.groups()], optim.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
+        [{"params": group} for group in objective.groups()],
+        optim.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+        fused=True,
     )
     schedule = get_scheduler(
         "cosine", optimizer, num_warmup_steps=optim.warmup_steps, num_training_steps=optim.steps

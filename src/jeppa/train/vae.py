@@ -15,7 +15,8 @@ from jeppa.data.sheet import contact_sheet, reconstruction_rows
 from jeppa.errors import CheckpointError
 from jeppa.latent import measure
 from jeppa.train.objective import Batch, Objective
-from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
+from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
+from jeppa.vae.linear_start import principal_components, start_linear
 
 SHEET_IMAGES = 8
 STATISTICS_IMAGES = 512
@@ -38,6 +39,8 @@ class VAEObjective(Objective):
         self.config = config
         self.source = open_source(config.data.data, "train")
         self.model = initial_model(config, init)
+        if init is None and config.model.pixel_unshuffle == FACTOR:
+            self._start_linear()
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Terms `[B]`: loss (nats a dimension), distortion and rate (nats), squared_error (mean a value)."""
@@ -103,6 +106,13 @@ class VAEObjective(Objective):
         return {"latent": stats.model_dump(mode="json")}
 
 
+    def _start_linear(self) -> None:
+        size = self.config.optim.batch_size
+        batches = crop_batches(self.source, self.config, 0, -(-STATISTICS_IMAGES // size))
+        images = torch.cat([batch["x"] for batch in batches])
+        start_linear(self.model.vae, principal_components(images, FACTOR, self.config.model.latent_channels))
+
+
 def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
     """Weights drawn from the run's seed, or those of `init` as far as the architecture is the same."""
     with torch.random.fork_rng():
@@ -128,7 +138,7 @@ def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
 def crop_batches(source: ImageSource, config: VAERun, start: int, stop: int) -> Iterator[Batch]:
     """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`."""
     data, size = config.data, config.optim.batch_size
-    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip)
+    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter)
     sampler = PositionSampler(start * size, stop * size)
     yield from DataLoader(crops, size, sampler=sampler, num_workers=data.workers)
 

@@ -1,6 +1,6 @@
 """The sigma head: log-variance of every pixel from the decoder's features, apart from the mean.
 
-It works on a grid of 4x4-pixel cells whatever the decoder's layout, so it costs a few percent of the decoder,
+It works on a grid of 8x8-pixel cells, that of the latent, whatever the decoder's layout, so it costs a few percent of the decoder,
 and it has no statistics over space: its answer for a place does not depend on the size of the crop.
 """
 
@@ -9,21 +9,22 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-CELL = 4
+from jeppa.vae.contrast import CELL, CHANNELS, log_contrast
+
 MIN_LOG_SIGMA = -6.0
 MAX_LOG_SIGMA = 2.0
 
 
 class SigmaHead(ModelMixin, ConfigMixin):
-    """Maps decoder features and the mean to the log-variance of each pixel and colour.
+    """Maps decoder features and the contrast of the mean to the log-variance of each pixel and colour.
 
     The output is added to a shared log-variance, so an untrained head is the sigma-VAE.
 
     Args:
         feature_channels: channels of the decoder features.
-        feature_size: pixels a side that one feature covers: 1, 2 or 4.
+        feature_size: pixels a side that one feature covers: 1, 2, 4 or 8.
         channels: width.
-        blocks: residual blocks; each widens the field of view by four cells, 16 pixels.
+        blocks: residual blocks; each widens the field of view by two cells on every side.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -31,7 +32,7 @@ class SigmaHead(ModelMixin, ConfigMixin):
         super().__init__()
         stride = CELL // feature_size
         self.from_features = nn.Conv2d(feature_channels, channels, stride, stride)
-        self.from_mean = nn.Conv2d(3 * CELL * CELL, channels, 3, padding=1)
+        self.from_contrast = nn.Conv2d(CHANNELS, channels, 3, padding=1)
         self.residuals = nn.ModuleList(_Residual(channels) for _ in range(blocks))
         self.out = nn.Conv2d(channels, 3 * CELL * CELL, 3, padding=1)
         nn.init.zeros_(self.out.weight)
@@ -43,11 +44,10 @@ class SigmaHead(ModelMixin, ConfigMixin):
 
         Args:
             features: `[B,feature_channels,H/feature_size,W/feature_size]`.
-            mean: `[B,3,H,W]` in about [-1,1], H and W multiples of 4.
+            mean: `[B,3,H,W]` in about [-1,1], H and W multiples of 8.
             shared_logvar: scalar, the log-variance that fits all pixels best.
         """
-        cells = nn.functional.pixel_unshuffle(mean.to(features.dtype), CELL)
-        hidden = self.from_features(features) + self.from_mean(cells)
+        hidden = self.from_features(features) + self.from_contrast(log_contrast(mean))
         for residual in self.residuals:
             hidden = residual(hidden)
         detail = self.out(nn.functional.silu(hidden))

@@ -1,0 +1,92 @@
+"""Turn finished demos into the committed record: `demo.json`, `demo.md`, and the README's pictures.
+
+    for seed in 0 1 2; do jeppa demo --out demo-$seed --seed $seed; done
+    python results/record_demo.py demo-0 demo-1 demo-2
+
+The pictures are those of the first folder.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jeppa.data import read_pixels, write_png
+from jeppa.data.sheet import colour_map, contact_sheet
+
+HERE = Path(__file__).parent
+KEYS = ("psnr", "ssim", "gradient_energy_ratio", "distortion_bpd", "rate_bpd", "elbo_bpd", "chi2", "coverage_50",
+        "coverage_68", "coverage_90", "coverage_95", "sigma_error_spearman", "sigma_error_spearman_sobel")  # fmt: skip
+
+
+def main(folders: list[Path]) -> None:
+    """Read every folder's report and metrics; write the record beside this file."""
+    reports = [json.loads((folder / "report.json").read_text()) for folder in folders]
+    arms = [entry["arm"] for entry in reports[0]["arms"]]
+    metrics = {
+        arm: [json.loads((folder / f"vae-{arm}" / "metrics.json").read_text()) for folder in folders] for arm in arms
+    }
+    record = {
+        "command": "; ".join(report["command"] for report in reports),
+        "seeds": [report["seed"] for report in reports],
+        "machine": reports[0]["machine"],
+        "commit": metrics[arms[0]][0]["commit"],
+        "seconds": {str(report["seed"]): report["seconds"] for report in reports},
+        "arms": {arm: {key: [run[key] for run in runs] for key in KEYS} for arm, runs in metrics.items()},
+        "ci95_of_first_seed": {arm: {key: runs[0][f"{key}_ci95"] for key in KEYS} for arm, runs in metrics.items()},
+    }
+    (HERE / "demo.json").write_text(json.dumps(record, indent=1) + "\n")
+    (HERE / "demo.md").write_text(table(record))
+    write_png(picture(folders[0], reports[0]), HERE.parent / "docs" / "reconstructions.png")
+    write_png(samples(folders[0], reports[0]), HERE.parent / "docs" / "samples.png")
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record as Markdown: the mean over seeds and, in brackets, the least and the greatest."""
+    arms = list(record["arms"])
+    lines = [
+        "# The demo's figures",
+        "",
+        f"`{record['command']}`, then `python results/record_demo.py`, at commit {record['commit']}.",
+        f"{record['machine']['processor']}, {record['machine']['cores']} cores, torch {record['machine']['torch']}, "
+        "fp32. Five held-out scenes at 256x256. Mean over seeds "
+        f"{', '.join(map(str, record['seeds']))} [least, greatest].",
+        "",
+        "| metric | " + " | ".join(arms) + " |",
+        "|---|" + "---|" * len(arms),
+    ]
+    for key in KEYS:
+        cells = [spread(record["arms"][arm][key]) for arm in arms]
+        lines.append(f"| {key} | " + " | ".join(cells) + " |")
+    totals = [seconds["total"] for seconds in record["seconds"].values()]
+    return "\n".join([*lines, "", f"Seconds without installation: {spread(totals)}.", ""])
+
+
+def spread(values: list[float | None]) -> str:
+    """Mean [least, greatest], or a dash where a metric has no value."""
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):.3f} [{min(known):.3f}, {max(known):.3f}]" if known else "-"
+
+
+def picture(folder: Path, report: dict[str, Any]) -> np.ndarray:
+    """Rows: originals, reconstructions, sigma maps, absolute errors; magma, 0 to 32 levels."""
+    entries = report["reconstructions"]
+    lead = [entry["arms"]["faithful"] for entry in entries]
+    rows = [
+        [read_pixels(folder / entry["original"]) for entry in entries],
+        [read_pixels(folder / one["recon"]) for one in lead],
+        [colour_map(np.load(folder / one["sigma"])) for one in lead],
+        [colour_map(np.load(folder / one["error"])) for one in lead],
+    ]
+    return contact_sheet(rows)
+
+
+def samples(folder: Path, report: dict[str, Any]) -> np.ndarray:
+    """A row for each number of DDIM steps, the same seeds in each column."""
+    return contact_sheet([[read_pixels(folder / name) for name in row["images"]] for row in report["samples"]])
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:]])

@@ -1,0 +1,200 @@
+"""What a user can get wrong ends with exit code 2 and one line, and nothing already written is lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jeppa.cli import run
+from jeppa.config import VAERun, dump_yaml
+from jeppa.data import read_pixels, read_settings, write_png
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        write_png(rng.integers(0, 256, (20 + 9 * index, 31, 3), dtype=np.uint8), folder / f"{index}.png")
+    return folder
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    code = run(arguments)
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert code == 2, captured
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in captured.err + captured.out
+    return lines[0]
+
+
+def test_a_missing_data_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    line = refused(["train", "vae", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")], capsys)
+    assert "nowhere" in line
+    assert "does not exist" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_images_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert "no images" in refused(["train", "vae", "--data", str(tmp_path), "--out", str(tmp_path / "run")], capsys)
+
+
+def test_a_text_file_named_png_is_one_line(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]):
+    (photos / "broken.png").write_text("this is no picture")
+    line = refused(["train", "vae", "--data", str(photos), "--out", str(tmp_path / "run")], capsys)
+    assert "broken.png" in line
+    assert "1 of 4" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("likelyhood: shared\n", "did you mean 'likelihood'"),
+        ("optim: {steps: many}\n", "optim.steps"),
+        ("preset: huge\n", "preset"),
+    ],
+)
+def test_a_wrong_config_key_or_value_is_one_line(
+    text: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "run.yaml").write_text(text)
+    line = refused(["train", "vae", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")], capsys)
+    assert part in line
+    assert "run.yaml" in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "part"),
+    [
+        ("--stepz", "5", "--steps"),
+        ("--steps", "five", "--steps"),
+        ("--steps", "0", "steps"),
+        ("--learning-rate", "nan", "learning_rate"),
+        ("--resolution", "60", "multiple of 8"),
+        ("--likelihood", "magic", "--likelihood"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(
+    flag: str, value: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert part in refused(["train", "vae", "--out", str(tmp_path / "run"), flag, value], capsys)
+
+
+def test_a_checkpoint_of_another_preset_is_one_line_and_survives(
+    vae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run_folder = tmp_path / "run"
+    shutil.copytree(vae_folder, run_folder)
+    before = {path: path.read_bytes() for path in run_folder.rglob("*.safetensors")}
+    resumed = ["train", "vae", "--out", str(run_folder), "--resume", "--preset", "small"]
+    assert "preset was 'tiny' and is 'small'" in refused(resumed, capsys)
+    (run_folder / "config.yaml").write_text(dump_yaml(VAERun()))
+    assert "another architecture" in refused(resumed, capsys)
+    assert "another architecture" in refused(
+        ["evaluate", "--model", str(run_folder), "--data", "builtin:photos", "--out", str(tmp_path / "m.json")], capsys
+    )
+    new = ["train", "vae", "--out", str(tmp_path / "new"), "--init", str(vae_folder), "--preset", "small"]
+    assert "another architecture" in refused(new, capsys)
+    assert before == {path: path.read_bytes() for path in run_folder.rglob("*.safetensors")}
+
+
+def test_a_run_folder_is_not_overwritten(vae_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert "--resume" in refused(["train", "vae", "--preset", "tiny", "--out", str(vae_folder)], capsys)
+
+
+def test_a_model_that_is_none_is_one_line(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]):
+    command = ["reconstruct", "--input", str(photos), "--out", str(tmp_path / "out"), "--model"]
+    assert "no such folder" in refused([*command, str(tmp_path / "nowhere")], capsys)
+    assert "neither config.yaml nor model.json" in refused([*command, str(photos)], capsys)
+
+
+def test_a_vae_cannot_generate(vae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    line = refused(["generate", "--model", str(vae_folder), "--out", str(tmp_path / "out")], capsys)
+    assert "jeppa train diffusion" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--steps", "0"], "1 to 1000"),
+        (["--steps", "1001"], "1 to 1000"),
+        (["--eta", "1.5"], "0 to 1"),
+        (["--label", "unicorn"], "unicorn"),
+        (["--guidance", "3"], "no labels"),
+        (["--resolution", "63"], "multiple of 8"),
+        (["-n", "0"], "at least 1"),
+        (["--seed", "-1"], "seed"),
+    ],
+)
+def test_a_wrong_sampler_setting_is_one_line(
+    flags: list[str], part: str, diffusion_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    assert part in refused(["generate", "--model", str(diffusion_folder), "--out", str(out), *flags], capsys)
+    assert not out.exists()
+
+
+def test_reconstruct_writes_pictures_of_the_input_size(vae_folder: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    assert run(["reconstruct", "--model", str(vae_folder), "--input", str(photos), "--out", str(out)]) == 0
+    for index in range(3):
+        size = (20 + 9 * index, 31)
+        assert read_pixels(out / f"{index}.recon.png").shape == (*size, 3)
+        assert read_pixels(out / f"{index}.sigma.png").shape == (*size, 3)
+        levels = np.load(out / f"{index}.sigma.npy")
+        assert levels.shape == size
+        assert levels.dtype == np.float32
+        assert (levels > 0.0).all()
+
+
+def test_generate_repeats_itself_and_a_picture_carries_its_settings(diffusion_folder: Path, tmp_path: Path):
+    common = ["generate", "--model", str(diffusion_folder), "--steps", "3", "--label", "flower"]
+    assert run([*common, "-n", "3", "--seed", "5", "--out", str(tmp_path / "a")]) == 0
+    assert run([*common, "-n", "3", "--seed", "5", "--out", str(tmp_path / "b")]) == 0
+    for name in ("000005.png", "000006.png", "000007.png", "sheet.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    settings = read_settings(tmp_path / "a" / "000006.png")
+    assert (settings["seed"], settings["steps"], json.loads(settings["label"])) == ("6", "3", "flower")
+
+
+def test_interpolate_starts_and_ends_at_the_reconstructions(vae_folder: Path, photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    ends = ["--a", str(photos / "0.png"), "--b", str(photos / "1.png")]
+    flags = ["--frames", "4", "--resolution", "32", "--out", str(out)]
+    assert run(["interpolate", "--model", str(vae_folder), *ends, *flags]) == 0
+    assert sorted(path.name for path in out.glob("frame-*.png")) == [f"frame-{i:03d}.png" for i in range(4)]
+    assert (out / "animation.png").exists()
+    assert read_pixels(out / "sheet.png").shape[0] == 32
+
+
+def test_evaluate_writes_every_key_with_its_interval_or_a_reason(vae_folder: Path, tmp_path: Path):
+    out = tmp_path / "metrics.json"
+    common = ["evaluate", "--model", str(vae_folder), "--data", "builtin:photos", "--resolution", "64"]
+    assert run([*common, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    keys = (
+        "psnr ssim delta_e2000 gradient_energy_ratio lpips_alex lpips_vgg fd_efficientnet_lite0 fd_floor "
+        "distortion_bpd rate_bpd elbo_bpd ence chi2 crps ause ause_sobel sigma_error_spearman "
+        "coverage_50 coverage_68 coverage_90 coverage_95"
+    ).split()
+    for key in keys:
+        assert (found[key] is not None and len(found[f"{key}_ci95"]) == 2) or found["reasons"][key]
+    assert (found["n_images"], found["resolution"]) == (5, 64)
+    assert found["elbo_bpd"] == pytest.approx(found["distortion_bpd"] + found["rate_bpd"], rel=1e-4)
+
+
+def test_train_evaluate_generate_from_the_command_line(tmp_path: Path, photos: Path):
+    vae, diffusion = tmp_path / "vae", tmp_path / "diffusion"
+    common = ["--data", str(photos), "--resolution", "16", "--steps", "2", "--batch-size", "2"]
+    assert run(["train", "vae", "--preset", "tiny", "--out", str(vae), *common]) == 0
+    assert run(["train", "vae", "--out", str(vae), "--resume"]) == 0
+    assert run(["train", "diffusion", "--vae", str(vae), "--out", str(diffusion), "--views", "4", *common]) == 0
+    assert run(["generate", "--model", str(diffusion), "-n", "1", "--steps", "2", "--out", str(tmp_path / "g")]) == 0
+    assert read_pixels(tmp_path / "g" / "000000.png").shape == (16, 16, 3)
+    for name in ("vae", "sigma_head", "unet", "scheduler", "config.yaml", "log.jsonl", "latest"):
+        assert (diffusion / name).exists()
