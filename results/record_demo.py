@@ -51,7 +51,7 @@ def table(record: dict[str, Any]) -> str:
         "",
         f"`{record['command']}`, then `python results/record_demo.py`, at commit {record['commit']}.",
         f"{record['machine']['processor']}, {record['machine']['cores']} cores, torch {record['machine']['torch']}, "
-        "fp32. Five held-out scenes at 256x256. Mean over seeds "
+        "fp32. Five held-out scenes, whole pictures. Mean over seeds "
         f"{', '.join(map(str, record['seeds']))} [least, greatest].",
         "",
         "| metric | " + " | ".join(arms) + " |",
@@ -71,7 +71,7 @@ def spread(values: list[float | None]) -> str:
 
 
 def picture(folder: Path, report: dict[str, Any]) -> np.ndarray:
-    """Rows: originals, reconstructions, sigma maps, absolute errors; magma, 0 to 32 levels."""
+    """Central squares; rows: originals, reconstructions, sigma maps, absolute errors; magma, 0 to 32 levels."""
     entries = report["reconstructions"]
     lead = [entry["arms"]["faithful"] for entry in entries]
     rows = [
@@ -80,7 +80,13 @@ def picture(folder: Path, report: dict[str, Any]) -> np.ndarray:
         [colour_map(np.load(folder / one["sigma"])) for one in lead],
         [colour_map(np.load(folder / one["error"])) for one in lead],
     ]
-    return contact_sheet(rows)
+    return contact_sheet([[centre(cell) for cell in row] for row in rows])
+
+
+def centre(pixels: np.ndarray, side: int = 256) -> np.ndarray:
+    """The square of `side` pixels in the middle."""
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    return pixels[top : top + side, left : left + side]
 
 
 def samples(folder: Path, report: dict[str, Any]) -> np.ndarray:

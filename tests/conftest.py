@@ -20,7 +20,7 @@ def tiny_run() -> VAERun:
     """A VAE run of six steps on the built-in photographs."""
     values = {
         "preset": "tiny",
-        "data": {"resolution": 32},
+        "data": {"resolution": 32, "colour_jitter": 0.5},
         "optim": {"steps": 6, "batch_size": 2, "save_every": 3, "sample_every": 6, "log_every": 2, "warmup_steps": 2},
     }
     return parse(VAERun, values, "test")

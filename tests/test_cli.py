@@ -79,9 +79,7 @@ def test_a_wrong_config_key_or_value_is_one_line(
         ("--likelihood", "magic", "--likelihood"),
     ],
 )
-def test_a_wrong_flag_is_one_line(
-    flag: str, value: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_wrong_flag_is_one_line(flag: str, value: str, part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert part in refused(["train", "vae", "--out", str(tmp_path / "run"), flag, value], capsys)
 
 
@@ -177,11 +175,11 @@ def test_evaluate_writes_every_key_with_its_interval_or_a_reason(vae_folder: Pat
     common = ["evaluate", "--model", str(vae_folder), "--data", "builtin:photos", "--resolution", "64"]
     assert run([*common, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
-    keys = (
-        "psnr ssim delta_e2000 gradient_energy_ratio lpips_alex lpips_vgg fd_efficientnet_lite0 fd_floor "
-        "distortion_bpd rate_bpd elbo_bpd ence chi2 crps ause ause_sobel sigma_error_spearman "
-        "coverage_50 coverage_68 coverage_90 coverage_95"
-    ).split()
+    errors = ["psnr", "ssim", "delta_e2000", "gradient_energy_ratio", "lpips_alex", "lpips_vgg"]
+    codes = ["fd_efficientnet_lite0", "fd_floor", "distortion_bpd", "rate_bpd", "elbo_bpd"]
+    sigma = ["ence", "chi2", "crps", "ause", "ause_sobel", "sigma_error_spearman"]
+    shares = [f"coverage_{level}" for level in (50, 68, 90, 95)]
+    keys = [*errors, *codes, *sigma, *shares]
     for key in keys:
         assert (found[key] is not None and len(found[f"{key}_ci95"]) == 2) or found["reasons"][key]
     assert (found["n_images"], found["resolution"]) == (5, 64)

@@ -1,9 +1,9 @@
 """jeppa: train, evaluate and use heteroscedastic VAEs for latent diffusion.
 
-    import jeppa
-    model = jeppa.load_model(Path("run"))
-    decoded = model.reconstruct(jeppa.read_image(Path("photo.jpg"))[None])
-    decoded.mean, decoded.std        # reconstruction and its per-pixel sigma, [1,3,H,W]
+import jeppa
+model = jeppa.load_model(Path("run"))
+decoded = model.reconstruct(jeppa.read_image(Path("photo.jpg"))[None])
+decoded.mean, decoded.std        # reconstruction and its per-pixel sigma, [1,3,H,W]
 """
 
 import lazy_loader

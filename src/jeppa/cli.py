@@ -107,7 +107,10 @@ def train_diffusion(
 
 @app.command
 def reconstruct(
-    *, model: Path, input: Path, out: Path  # noqa: A002 - the flag's stable name
+    *,
+    model: Path,
+    input: Path,
+    out: Path,
 ) -> None:
     """Reconstruct pictures and draw their sigma maps.
 
@@ -183,9 +186,7 @@ def interpolate(*, model: Path, a: Path, b: Path, out: Path, frames: int = 9, re
 
 
 @app.command
-def evaluate(
-    *, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout"
-) -> None:
+def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
     """Measure a VAE on images it was not trained on; writes metrics.json.
 
     Parameters
@@ -244,10 +245,8 @@ def say(line: str) -> None:
 def _values(model: type[Settings], flags: Any, config: Path | None, out: Path, resume: bool) -> dict[str, Any]:
     """Settings of a run: the saved ones on resume, else those of the file, with the given flags on top."""
     saved = out / "config.yaml"
-    if config is not None:
-        base = read_yaml(config)
-    else:
-        base = read_yaml(saved) if resume and saved.is_file() else {}
+    source = config or (saved if resume and saved.is_file() else None)
+    base = {} if source is None else read_yaml(source)
     over = given(flags, model)
     if "preset" in over:
         base.pop("model", None)

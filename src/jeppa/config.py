@@ -89,6 +89,10 @@ class DataConfig(Settings):
 
     data: str = Field("builtin:photos", description="Folder, zip file or builtin:photos.")
     resolution: int = Field(64, ge=8, multiple_of=8, description="Side of a training crop in pixels.")
+    sizes: int = Field(
+        3, ge=1, le=4,
+        description="Train a VAE on crops of 1, 2, 4, ... times the resolution, this many sizes in turn.",
+    )  # fmt: skip
     min_view: float = Field(
         0.0, ge=0.0, le=1.0,
         description="Least share of an image's short side that a crop covers; 0 goes down to native pixels.",
@@ -106,7 +110,7 @@ class OptimConfig(Settings):
 
     steps: int = Field(2000, ge=1, description="Optimizer steps.")
     batch_size: int = Field(8, ge=1, description="Images in a step.")
-    learning_rate: float = Field(2e-3, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up before the cosine decay.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the averaged weights.")

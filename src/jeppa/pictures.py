@@ -38,7 +38,8 @@ def reconstruct_files(model: Model, input_path: Path, out: Path) -> Iterator[str
         scale = f"black 0 to pale yellow {SIGMA_SCALE:.0f} 8-bit levels"
         write_png(colour_map(levels), target.with_name(target.name + ".sigma.png"), {"scale": scale})
         np.save(target.with_name(target.name + ".sigma.npy"), levels)
-        yield f"{name}: {x.shape[2]}x{x.shape[1]}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
+        size = f"{x.shape[2]}x{x.shape[1]}"
+        yield f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 
 
 def generate_files(model: Model, out: Path, number: int, seed: int, settings: SamplerSettings) -> Path:

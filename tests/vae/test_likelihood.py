@@ -6,7 +6,8 @@ import torch
 from jeppa.data import known_gaussian
 from jeppa.gaussian import DiagonalGaussian
 from jeppa.vae import LIKELIHOODS
-from jeppa.vae.sigma import CELL, SigmaHead
+from jeppa.vae.contrast import CELL
+from jeppa.vae.sigma import SigmaHead
 
 STEPS = 900
 

@@ -1,10 +1,14 @@
+import math
+
 import pytest
 import torch
 
 from jeppa.config import PRESETS
 from jeppa.errors import ConfigError, DataError
 from jeppa.vae import HeteroscedasticVAE, pad_to_multiple
+from jeppa.vae.contrast import log_contrast
 from jeppa.vae.likelihood import faithful
+from jeppa.vae.linear_start import principal_components, start_linear
 from jeppa.vae.sigma import SigmaHead, bounded_logvar
 
 
@@ -124,12 +128,12 @@ def test_log_sigma_stays_between_floor_and_ceiling_with_a_finite_gradient(raw: f
 def test_sigma_of_a_place_does_not_depend_on_the_size_of_the_crop():
     """Red when the head normalises over space."""
     torch.manual_seed(0)
-    head = SigmaHead(feature_channels=8, feature_size=2, channels=8, blocks=1)
+    head = SigmaHead(feature_channels=8, feature_size=4, channels=8, blocks=1)
     torch.nn.init.normal_(head.out.weight, std=0.1)
-    features, mean = torch.randn(1, 8, 64, 64), torch.randn(1, 3, 128, 128)
+    features, mean = torch.randn(1, 8, 64, 64), torch.randn(1, 3, 256, 256)
     whole = head(features, mean, torch.tensor(-3.0))
-    part = head(features[..., :32, :32], mean[..., :64, :64], torch.tensor(-3.0))
-    torch.testing.assert_close(whole[..., :32, :32], part[..., :32, :32])
+    part = head(features[..., :32, :32], mean[..., :128, :128], torch.tensor(-3.0))
+    torch.testing.assert_close(whole[..., :72, :72], part[..., :72, :72])
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 12, 8), (1, 1, 8, 8), (3, 8, 8), (1, 3, 0, 8)])
@@ -137,6 +141,39 @@ def test_a_batch_that_cannot_be_encoded_is_refused_in_one_line(tiny: Heterosceda
     with pytest.raises(DataError, match=r"needs \[B,3,H,W\]") as caught:
         tiny.encode(torch.zeros(shape))
     assert "\n" not in str(caught.value)
+
+
+def test_contrast_does_not_see_the_colour_and_scales_by_a_shift():
+    """Red when the difference filter does not sum to zero."""
+    mean = torch.randn(1, 3, 32, 32)
+    tint = torch.tensor([0.3, -0.2, 0.1]).view(1, 3, 1, 1)
+    torch.testing.assert_close(log_contrast(mean + tint), log_contrast(mean), atol=1e-4, rtol=0.0)
+    shift = log_contrast(4.0 * mean) - log_contrast(mean)
+    torch.testing.assert_close(shift, torch.full_like(shift, math.log(4.0)), atol=0.05, rtol=0.0)
+
+
+def test_a_linear_start_reconstructs_like_principal_components():
+    """Red when a pair, an anchor's gain or the mean patch is left out."""
+    torch.manual_seed(0)
+    model = HeteroscedasticVAE("small").eval()
+    base = torch.randn(4, 3 * 64) * torch.tensor([2.0, 1.0, 0.5, 0.3]).view(4, 1)
+    weights = torch.randn(16, 4, 8, 8)
+    x = torch.nn.functional.pixel_shuffle(torch.einsum("bchw,cd->bdhw", weights, base), 8) * 0.1 + 0.1
+    parts = principal_components(x, 8, 4)
+    start_linear(model.vae, parts)
+    with torch.no_grad():
+        mean = model.decode(model.encode(x).mean).mean
+        noise_floor = model.encode(x).var.mean()
+    assert ((mean - x).square().mean() / x.var()).item() < 0.03
+    assert noise_floor < 0.01
+
+
+def test_a_linear_start_needs_one_level():
+    model = HeteroscedasticVAE(
+        PRESETS["tiny"].model_copy(update={"pixel_unshuffle": 4, "block_out_channels": (32, 32)})
+    )
+    with pytest.raises(ConfigError, match="one level"):
+        start_linear(model.vae, principal_components(torch.randn(4, 3, 16, 16), 8, 4))
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():

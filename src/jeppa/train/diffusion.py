@@ -65,9 +65,7 @@ class DiffusionObjective(Objective):
         t = sample_timesteps(len(z0), len(self.alpha_bars), generator).to(z0.device)
         labels = None
         if self.config.model.num_classes is not None:
-            dropped = drop_labels(
-                batch["label"], null_label(self.model), self.config.label_dropout, generator
-            )
+            dropped = drop_labels(batch["label"], null_label(self.model), self.config.label_dropout, generator)
             labels = dropped.to(z0.device)
         return {"loss": v_loss(guided(self.model, labels), z0, t, standard_normal(z0, generator), self.alpha_bars)}
 
@@ -88,6 +86,10 @@ class DiffusionObjective(Objective):
                     order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
                 chosen.append(int(order[position % count]))
             yield {"mean": mean[chosen], "std": std[chosen], "label": label[chosen]}
+
+    def images_seen(self, steps: int) -> int:
+        """Latents taken by the first `steps` steps."""
+        return steps * self.config.optim.batch_size
 
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the latents of a step."""

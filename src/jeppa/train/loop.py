@@ -59,17 +59,17 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
         weight_decay=0.0,
         fused=True,
     )
-    schedule = get_scheduler(
-        "cosine", optimizer, num_warmup_steps=optim.warmup_steps, num_training_steps=optim.steps
-    )
+    schedule = get_scheduler("cosine", optimizer, num_warmup_steps=optim.warmup_steps, num_training_steps=optim.steps)
     ema = EMAModel(_trainable(objective), optim.ema_decay, foreach=True)
     if checkpoint is not None:
         restore(checkpoint, objective, optimizer, ema, schedule)
     start = checkpoint.step if checkpoint is not None else 0
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    notes.append(f"{runtime.precision}, {'channels_last' if runtime.channels_last else 'default layout'}: {runtime.reason}")
+    notes.append(
+        f"{runtime.precision}, {'channels_last' if runtime.channels_last else 'default layout'}: {runtime.reason}"
+    )
     log = RunLog(run, start)
-    yield StepRecord(start, optim.steps, start * optim.batch_size, 0.0, {}, "; ".join(notes))
+    yield StepRecord(start, optim.steps, objective.images_seen(start), 0.0, {}, "; ".join(notes))
 
     window, bad, began = _Window(), 0, time.perf_counter()
     with StopSignal() as stop:
@@ -85,12 +85,13 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
             if norm is not None:
                 ema.step(_trainable(objective))
                 window.add(terms, norm)
-            speed = (step - start) * optim.batch_size / (time.perf_counter() - began)
+            images = objective.images_seen(step)
+            speed = (images - objective.images_seen(start)) / (time.perf_counter() - began)
             figures: dict[str, float] = {}
             last = step == optim.steps or stop.received
             if step % optim.log_every == 0 or last:
                 lr = schedule.get_last_lr()[0]
-                figures = _line(objective, window, step, optim.batch_size, lr, speed)
+                figures = _line(objective, window, step, lr, speed)
                 log.write(figures)
                 window = _Window()
             if step % optim.sample_every == 0 or last:
@@ -101,7 +102,7 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
                     published = objective.publish(run)
                     averaged_weights = {key: value.clone() for key, value in objective.state_dict().items()}
                 store(run, step, objective, averaged_weights, optimizer, ema, schedule, published, optim.keep)
-            yield StepRecord(step, optim.steps, step * optim.batch_size, speed, figures)
+            yield StepRecord(step, optim.steps, images, speed, figures)
             stop.check()
     log.close()
 
@@ -187,10 +188,8 @@ def _update(
     return norm
 
 
-def _line(
-    objective: Objective, window: _Window, step: int, batch_size: int, lr: float, speed: float
-) -> dict[str, float]:
-    figures: dict[str, float] = {"step": step, "images": step * batch_size}
+def _line(objective: Objective, window: _Window, step: int, lr: float, speed: float) -> dict[str, float]:
+    figures: dict[str, float] = {"step": step, "images": objective.images_seen(step)}
     if window.count:
         means = window.means()
         figures |= objective.summary(means) | {"grad_norm": means["grad_norm"]}

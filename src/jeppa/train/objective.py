@@ -36,8 +36,12 @@ class Objective(nn.Module):
         """The batches of steps `start` to `stop - 1`, a pure function of the run's seed."""
 
     @abstractmethod
+    def images_seen(self, steps: int) -> int:
+        """How many images the first `steps` steps take."""
+
+    @abstractmethod
     def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the tensor that the model sees in a step."""
+        """Shape of the tensor that the model sees in the first step."""
 
     @abstractmethod
     def summary(self, means: dict[str, float]) -> dict[str, float]:

@@ -13,9 +13,7 @@ from jeppa.config import RunConfig, Settings, dump_yaml, load_run
 from jeppa.errors import CheckpointError, ConfigError
 
 # What may change on resume without changing what is learned.
-FREE_KEYS = frozenset(
-    {"data.workers", "optim.log_every", "optim.sample_every", "optim.save_every", "optim.keep"}
-)
+FREE_KEYS = frozenset({"data.workers", "optim.log_every", "optim.sample_every", "optim.save_every", "optim.keep"})
 
 
 def open_run(run: Path, config: RunConfig, resume: bool) -> tuple[Checkpoint | None, list[str]]:

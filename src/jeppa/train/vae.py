@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from jeppa.config import VAERun
-from jeppa.data import CropDataset, ImageSource, PositionSampler, evaluation_images, open_source, write_png
+from jeppa.data import CropDataset, CropSample, ImageSource, evaluation_images, open_source, write_png
 from jeppa.data.sheet import contact_sheet, reconstruction_rows
 from jeppa.errors import CheckpointError
 from jeppa.latent import measure
@@ -43,7 +43,7 @@ class VAEObjective(Objective):
             self._start_linear()
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Terms `[B]`: loss (nats a dimension), distortion and rate (nats), squared_error (mean a value)."""
+        """Terms `[B]`, a dimension each: loss (nats), distortion and rate (bits), squared_error."""
         x = batch["x"]
         posterior = self.model.encode(x)
         decoded = self.model.decode(posterior.sample(generator))
@@ -52,10 +52,12 @@ class VAEObjective(Objective):
                 self.model.track_error(x, decoded.mean)
             reconstruction = LIKELIHOODS[self.config.likelihood](x, decoded, self.model.shared_logvar)
             rate = posterior.kl()
+            dims = x[0].numel()
+            distortion = -decoded.log_prob(x).detach() / dims / math.log(2.0)
             return {
-                "loss": (reconstruction + self.config.beta * rate) / x[0].numel(),
-                "distortion": -decoded.log_prob(x).detach(),
-                "rate": rate.detach(),
+                "loss": (reconstruction + self.config.beta * rate) / dims,
+                "distortion": distortion + math.log2(LEVELS_PER_UNIT),
+                "rate": rate.detach() / dims / math.log(2.0),
                 "squared_error": (x - decoded.mean.detach()).square().flatten(1).mean(1),
             }
 
@@ -68,6 +70,10 @@ class VAEObjective(Objective):
         """Random crops; the sample at a position depends on the seed and the position alone."""
         return crop_batches(self.source, self.config, start, stop)
 
+    def images_seen(self, steps: int) -> int:
+        """Crops taken by the first `steps` steps."""
+        return images_seen(self.config, steps)
+
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the images of a step."""
         side = self.config.data.resolution
@@ -75,16 +81,13 @@ class VAEObjective(Objective):
 
     def summary(self, means: dict[str, float]) -> dict[str, float]:
         """PSNR (dB) and RMSE (8-bit levels) of sampled reconstructions; the bound in bits a dimension."""
-        dims = 3 * self.config.data.resolution**2
-        distortion = means["distortion"] / dims / math.log(2.0) + math.log2(LEVELS_PER_UNIT)
-        rate = means["rate"] / dims / math.log(2.0)
         return {
             "loss": means["loss"],
             "psnr": 10.0 * math.log10(4.0 / max(means["squared_error"], 1e-12)),
             "rmse_levels": math.sqrt(means["squared_error"]) * LEVELS_PER_UNIT,
-            "distortion_bpd": distortion,
-            "rate_bpd": rate,
-            "elbo_bpd": distortion + rate,
+            "distortion_bpd": means["distortion"],
+            "rate_bpd": means["rate"],
+            "elbo_bpd": means["distortion"] + means["rate"],
         }
 
     @torch.no_grad()
@@ -99,18 +102,18 @@ class VAEObjective(Objective):
 
     def publish(self, run: Path) -> dict[str, Any]:
         """Measure the latent's shift and scale on training crops and export for diffusers."""
-        size = self.config.optim.batch_size
-        batches = crop_batches(self.source, self.config, 0, -(-STATISTICS_IMAGES // size))
-        stats = measure(self.model, (batch["x"] for batch in batches))
+        crops = self._statistics_crops()
+        stats = measure(self.model, (crops[n]["x"][None] for n in range(STATISTICS_IMAGES)))
         save_folder(self.model, stats.shift, stats.scale, run)
         return {"latent": stats.model_dump(mode="json")}
 
-
     def _start_linear(self) -> None:
-        size = self.config.optim.batch_size
-        batches = crop_batches(self.source, self.config, 0, -(-STATISTICS_IMAGES // size))
-        images = torch.cat([batch["x"] for batch in batches])
+        crops = self._statistics_crops()
+        images = torch.stack([crops[n]["x"] for n in range(STATISTICS_IMAGES)])
         start_linear(self.model.vae, principal_components(images, FACTOR, self.config.model.latent_channels))
+
+    def _statistics_crops(self) -> CropDataset:
+        return crops_of(self.source, self.config, self.config.data.resolution)
 
 
 def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
@@ -136,11 +139,49 @@ def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
 
 
 def crop_batches(source: ImageSource, config: VAERun, start: int, stop: int) -> Iterator[Batch]:
-    """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`."""
-    data, size = config.data, config.optim.batch_size
-    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter)
-    sampler = PositionSampler(start * size, stop * size)
-    yield from DataLoader(crops, size, sampler=sampler, num_workers=data.workers)
+    """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`.
+
+    Statistics of normalisation layers depend on the size of a picture. A VAE trained on crops of one size
+    shifts colours on whole pictures, so the steps take turns in crop sizes, with fewer crops of larger ones.
+    """
+    by_size = {
+        size: crops_of(source, config, size) for size in {plan(config, step)[0] for step in range(config.data.sizes)}
+    }
+    keys = (
+        [(plan(config, step)[0], n) for n in range(images_seen(config, step), images_seen(config, step + 1))]
+        for step in range(start, stop)
+    )
+    yield from DataLoader(_SizedCrops(by_size), batch_sampler=keys, num_workers=config.data.workers)
+
+
+def plan(config: VAERun, step: int) -> tuple[int, int]:
+    """Side of the crops of a step, and how many there are: about the same number of pixels in every step."""
+    doublings = step % config.data.sizes
+    return config.data.resolution << doublings, max(1, config.optim.batch_size >> 2 * doublings)
+
+
+def images_seen(config: VAERun, steps: int) -> int:
+    """Crops taken by the first `steps` steps."""
+    turns, rest = divmod(steps, config.data.sizes)
+    counts = [plan(config, step)[1] for step in range(config.data.sizes)]
+    return turns * sum(counts) + sum(counts[:rest])
+
+
+def crops_of(source: ImageSource, config: VAERun, size: int) -> CropDataset:
+    """Random crops of one size with the run's augmentation."""
+    data = config.data
+    return CropDataset(source, size, config.seed, data.min_view, data.flip, data.colour_jitter)
+
+
+class _SizedCrops(Dataset[CropSample]):
+    """Crops addressed by (size, position)."""
+
+    def __init__(self, by_size: dict[int, CropDataset]) -> None:
+        self._by_size = by_size
+
+    def __getitem__(self, key: tuple[int, int]) -> CropSample:
+        size, position = key
+        return self._by_size[size][position]
 
 
 def _pictures(source: ImageSource, side: int) -> Iterator[Tensor]:

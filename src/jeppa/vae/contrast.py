@@ -2,7 +2,7 @@
 
 A sigma head that sees raw colours or features learns the colours of its training scenes ("dark means exact"), and
 fails on other scenes. Contrast does not change when a constant is added, and its log turns a change of contrast into
-a shift. Rank of sigma against real error on held-out scenes, with and without: `results/sigma_head.md`.
+a shift. Rank of sigma against real error on held-out scenes, with and without: `results/ablations.md`.
 """
 
 import torch

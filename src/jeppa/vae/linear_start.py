@@ -7,7 +7,7 @@ between them pass values on. They do: the residual branches start at zero, and t
 are made linear by carrying each value v as a pair (v, -v), since silu(v) - silu(-v) = v, beside a pair of large
 constants that keeps the statistics of the normalisation group from depending on the picture.
 
-Training from here needs a fraction of the steps: `results/linear_start.md`.
+Training from here needs a fraction of the steps: `results/ablations.md`.
 """
 
 import math

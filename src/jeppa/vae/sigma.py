@@ -1,7 +1,8 @@
 """The sigma head: log-variance of every pixel from the decoder's features, apart from the mean.
 
-It works on a grid of 8x8-pixel cells, that of the latent, whatever the decoder's layout, so it costs a few percent of the decoder,
-and it has no statistics over space: its answer for a place does not depend on the size of the crop.
+It works on a grid of 8x8-pixel cells, that of the latent, whatever the decoder's layout, so it costs little beside a
+decoder at full resolution. It has no statistics over space: its answer for a place does not depend on the size of the
+crop.
 """
 
 import torch
