@@ -27,7 +27,6 @@ console = Console()
 app = cyclopts.App(
     name="jeppa",
     help="Train, evaluate and use heteroscedastic VAEs for latent diffusion.",
-    error_formatter=lambda error: " ".join(str(error).split()),
     result_action="return_value",
 )
 train_app = cyclopts.App(name="train", help="Train a VAE, or a denoiser on its latents.")
@@ -219,10 +218,9 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; returns the exit code instead of raising for anything that a user can cause."""
     try:
-        app(arguments)
-    except JeppaError as error:
-        Console(stderr=True).print(f"jeppa: {error}", markup=False, highlight=False, soft_wrap=True)
-        return 2
+        app(arguments, exit_on_error=False, print_error=False)
+    except (JeppaError, cyclopts.CycloptsError) as error:
+        return complain(error, 2)
     except SystemExit as exit_request:
         return exit_request.code if isinstance(exit_request.code, int) else 1
     except KeyboardInterrupt:
@@ -232,9 +230,15 @@ def run(arguments: list[str]) -> int:
 
         if not isinstance(error, Interrupted):
             raise
-        Console(stderr=True).print(f"jeppa: {error}", markup=False, highlight=False, soft_wrap=True)
-        return 128 + error.signal_number
+        return complain(error, 128 + error.signal_number)
     return 0
+
+
+def complain(error: BaseException, code: int) -> int:
+    """Print an error as one line on standard error; returns `code`."""
+    line = f"jeppa: {' '.join(str(error).split())}"
+    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    return code
 
 
 def say(line: str) -> None:

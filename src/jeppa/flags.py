@@ -33,7 +33,9 @@ def flags_of(name: str, model: type[Settings], leave_out: frozenset[str] = froze
             continue
         defaults = info.get_default()
         fields += [(k, _optional(i, getattr(defaults, k)), None) for k, i in inner.model_fields.items()]
-    return dataclasses.make_dataclass(name, fields, frozen=True, kw_only=True)
+    flags = dataclasses.make_dataclass(name, fields, frozen=True, kw_only=True)
+    flags.__module__ = __name__  # The default, "types", makes cyclopts take it for a built-in without fields.
+    return flags
 
 
 def given(flags: Any, model: type[Settings]) -> Values:

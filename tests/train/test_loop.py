@@ -148,7 +148,7 @@ def test_a_signal_finishes_the_step_and_saves(tiny_run: VAERun, tmp_path: Path):
 
 def test_kill_minus_nine_loses_nothing_but_the_steps_since_the_checkpoint(tiny_run: VAERun, tmp_path: Path):
     """A real process, really killed; the resumed run equals one that was never killed."""
-    config = changed(tiny_run, steps=40, save_every=4, keep=3)
+    config = changed(tiny_run, steps=24, save_every=3, keep=3)
     (tmp_path / "run.yaml").write_text(dump_yaml(config))
     run = tmp_path / "killed"
     command = [sys.executable, "-m", "jeppa", "train", "vae", "--config", str(tmp_path / "run.yaml"), "--out", str(run)]
@@ -163,7 +163,7 @@ def test_kill_minus_nine_loses_nothing_but_the_steps_since_the_checkpoint(tiny_r
     assert process.returncode == -signal.SIGKILL
     checkpoint, _ = newest_checkpoint(run)
     assert checkpoint is not None
-    assert checkpoint.step < 40
+    assert checkpoint.step < 24
     assert subprocess.run([*command, "--resume"], check=False, capture_output=True).returncode == 0
     finish(config, tmp_path / "whole")
     assert_bitwise_equal(run, tmp_path / "whole")

@@ -26,10 +26,10 @@ class StopSignal:
         """Whether a signal came."""
         return self._number is not None
 
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal came."""
-        if self._number is not None:
-            raise Interrupted(self._number)
+    def interrupt(self) -> None:
+        """Raise `Interrupted` for the signal that came."""
+        assert self._number is not None
+        raise Interrupted(self._number)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -88,7 +88,8 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
             images = objective.images_seen(step)
             speed = (images - objective.images_seen(start)) / (time.perf_counter() - began)
             figures: dict[str, float] = {}
-            last = step == optim.steps or stop.received
+            stopping = stop.received
+            last = step == optim.steps or stopping
             if step % optim.log_every == 0 or last:
                 lr = schedule.get_last_lr()[0]
                 figures = _line(objective, window, step, lr, speed)
@@ -103,7 +104,8 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
                     averaged_weights = {key: value.clone() for key, value in objective.state_dict().items()}
                 store(run, step, objective, averaged_weights, optimizer, ema, schedule, published, optim.keep)
             yield StepRecord(step, optim.steps, images, speed, figures)
-            stop.check()
+            if stopping:
+                stop.interrupt()
     log.close()
 
 

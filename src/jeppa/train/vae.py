@@ -94,7 +94,7 @@ class VAEObjective(Objective):
     def draw_samples(self, path: Path) -> None:
         """Held-out pictures, their reconstructions and sigma maps."""
         source = open_source(self.config.data.data, "heldout")
-        side = max(64, self.config.data.resolution)
+        side = 2 * self.config.data.resolution
         pictures = [x for _, x in zip(range(SHEET_IMAGES), _pictures(source, side), strict=False)]
         x = torch.stack(pictures).to(next(self.parameters()).device)
         decoded = self.model.decode(self.model.encode(x).mean)
