@@ -110,8 +110,8 @@ class OptimConfig(Settings):
 
     steps: int = Field(2000, ge=1, description="Optimizer steps.")
     batch_size: int = Field(8, ge=1, description="Images in a step.")
-    learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
-    warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up before the cosine decay.")
+    learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
+    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up before the cosine decay.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the averaged weights.")
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -48,8 +48,8 @@ SAMPLE_RESOLUTION = 128
 DENOISER = DenoiserConfig(block_out_channels=(48, 96, 96), attention=(False, True, True))
 VIEWS = 1024
 SAMPLE_STEPS = (5, 10, 25, 50)
-SAMPLE_COUNT = 8
-GUIDANCE = 2.0
+SAMPLE_LABELS = ("astronaut", "temple", "flower", "motorcycle", "retina", "moon", "coins", "tissue")
+GUIDANCE = 1.5
 STRIP = 10
 PATH_FRAMES = 9
 PATH_ENDS = ("chelsea.png", "coffee.png")
@@ -138,7 +138,7 @@ def _processor() -> str:
 
 def _train_arm(arm: Likelihood, out: Path, seed: int, console: Console, clock: Clock) -> Json:
     optim = OptimConfig(
-        steps=VAE_STEPS, batch_size=8, learning_rate=5e-4, sample_every=VAE_STEPS, save_every=VAE_STEPS // 2,
+        steps=VAE_STEPS, batch_size=8, learning_rate=3e-4, warmup_steps=100, sample_every=VAE_STEPS, save_every=VAE_STEPS // 2,
         ema_decay=0.99,
     )  # fmt: skip
     data = DataConfig(data=DATA, colour_jitter=COLOUR_JITTER)
@@ -162,7 +162,7 @@ def _train_denoiser(out: Path, seed: int, console: Console, clock: Clock) -> Jso
         steps=DIFFUSION_STEPS, batch_size=16, learning_rate=1e-3, sample_every=DIFFUSION_STEPS,
         save_every=DIFFUSION_STEPS // 2, ema_decay=0.99,
     )  # fmt: skip
-    data = DataConfig(data=DATA, resolution=SAMPLE_RESOLUTION, min_view=0.75)
+    data = DataConfig(data=DATA, resolution=SAMPLE_RESOLUTION, min_view=0.95, flip=False)
     config = DiffusionRun(
         seed=seed, vae="../vae-faithful", classes=True, model=DENOISER, data=data, optim=optim, views=VIEWS
     )
@@ -202,8 +202,7 @@ def _reconstruct(models: dict[Likelihood, Model], heldout: ImageSource, out: Pat
 
 def _sample(model: Model, out: Path) -> Json:
     """The same seeds and labels at several step counts, and how one set of pictures forms."""
-    seeds = range(SAMPLE_COUNT)
-    labels = [model.labels[i % len(model.labels)] for i in seeds]
+    seeds, labels = range(len(SAMPLE_LABELS)), SAMPLE_LABELS
     samples = []
     for steps in SAMPLE_STEPS:
         folder = out / "samples" / f"steps-{steps:02d}"
@@ -224,7 +223,7 @@ def _sample(model: Model, out: Path) -> Json:
         estimates.append({"index": preview.step.index, "t": preview.step.t, "image": name})
     return {
         "samples": samples,
-        "sample_labels": labels,
+        "sample_labels": list(labels),
         "sample_seeds": list(seeds),
         "estimates": estimates,
     }
