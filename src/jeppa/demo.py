@@ -138,8 +138,8 @@ def _processor() -> str:
 
 def _train_arm(arm: Likelihood, out: Path, seed: int, console: Console, clock: Clock) -> Json:
     optim = OptimConfig(
-        steps=VAE_STEPS, batch_size=8, learning_rate=3e-4, warmup_steps=100, sample_every=VAE_STEPS, save_every=VAE_STEPS // 2,
-        ema_decay=0.99,
+        steps=VAE_STEPS, batch_size=8, learning_rate=3e-4, warmup_steps=100, sample_every=VAE_STEPS,
+        save_every=VAE_STEPS // 2, ema_decay=0.99,
     )  # fmt: skip
     data = DataConfig(data=DATA, colour_jitter=COLOUR_JITTER)
     config = VAERun(seed=seed, likelihood=arm, beta=BETA[arm], optim=optim, data=data)
