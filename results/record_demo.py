@@ -51,23 +51,25 @@ def table(record: dict[str, Any]) -> str:
         "",
         f"`{record['command']}`, then `python results/record_demo.py`, at commit {record['commit']}.",
         f"{record['machine']['processor']}, {record['machine']['cores']} cores, torch {record['machine']['torch']}, "
-        "fp32. Five held-out scenes, whole pictures. Mean over seeds "
-        f"{', '.join(map(str, record['seeds']))} [least, greatest].",
+        "fp32. Five held-out scenes, whole pictures. Mean over pictures and seeds "
+        f"({', '.join(map(str, record['seeds']))}) [95 % bootstrap interval over the pictures, first seed].",
         "",
         "| metric | " + " | ".join(arms) + " |",
         "|---|" + "---|" * len(arms),
     ]
     for key in KEYS:
-        cells = [spread(record["arms"][arm][key]) for arm in arms]
+        cells = [cell(record["arms"][arm][key], record["ci95_of_first_seed"][arm][key]) for arm in arms]
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
     totals = [seconds["total"] for seconds in record["seconds"].values()]
-    return "\n".join([*lines, "", f"Seconds without installation: {spread(totals)}.", ""])
+    return "\n".join(
+        [*lines, "", f"Seconds without installation: {', '.join(f'{total:.0f}' for total in totals)}.", ""]
+    )
 
 
-def spread(values: list[float | None]) -> str:
-    """Mean [least, greatest], or a dash where a metric has no value."""
+def cell(values: list[float | None], interval: list[float | None]) -> str:
+    """Mean [interval], or a dash where a metric has no value."""
     known = [value for value in values if value is not None]
-    return f"{np.mean(known):.3f} [{min(known):.3f}, {max(known):.3f}]" if known else "-"
+    return f"{np.mean(known):.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if known else "-"
 
 
 def picture(folder: Path, report: dict[str, Any]) -> np.ndarray:

@@ -28,7 +28,8 @@ def log_contrast(mean: Tensor) -> Tensor:
     Args:
         mean: `[B,3,H,W]` in about [-1,1], H and W multiples of 8.
     """
-    energy = _gradient_energy(mean.float())
+    with torch.autocast(mean.device.type, enabled=False):
+        energy = _gradient_energy(mean.float())
     cell = F.avg_pool2d(energy, CELL)
     quarters = F.pixel_unshuffle(F.avg_pool2d(energy, CELL // 2), 2)
     wider = [F.avg_pool2d(cell, side, 1, side // 2, count_include_pad=False) for side in WIDER]

@@ -1,0 +1,54 @@
+import pytest
+import torch
+from torch import nn
+
+from jeppa.train import precision
+from jeppa.train.precision import Runtime, choose_runtime
+
+
+class Watch:
+    """A clock that a pretended step moves on."""
+
+    def __init__(self, seconds: dict[tuple[str, bool], float]) -> None:
+        self.now, self.seconds, self.steps = 0.0, seconds, 0
+
+    def step(self, runtime: Runtime) -> None:
+        self.now += self.seconds[runtime.precision, runtime.channels_last]
+        self.steps += 1
+
+
+def choose(watch: Watch, monkeypatch: pytest.MonkeyPatch, native: bool = True) -> Runtime:
+    monkeypatch.setattr(precision.time, "perf_counter", lambda: watch.now)
+    monkeypatch.setattr(precision, "_bf16_is_native", lambda: native)
+    return choose_runtime("auto", nn.Linear(2, 2), (4, 2), watch.step)
+
+
+ALL = {("fp32", False): 1.0, ("bf16", True): 2.0, ("bf16", False): 2.0, ("fp32", True): 2.0}
+
+
+def test_the_clearly_fastest_runtime_is_taken_and_remembered(monkeypatch: pytest.MonkeyPatch):
+    """Red when the choice is not written to the cache, or the slowest is taken."""
+    watch = Watch({**ALL, ("bf16", True): 0.2, ("bf16", False): 0.5})
+    first = choose(watch, monkeypatch)
+    assert (first.precision, first.channels_last) == ("bf16", True)
+    assert "5.0 times" in first.reason
+    steps = watch.steps
+    assert choose(watch, monkeypatch) == first
+    assert watch.steps == steps
+
+
+def test_a_narrow_win_keeps_plain_fp32(monkeypatch: pytest.MonkeyPatch):
+    """Red when CLEAR_WIN is 1: a choice within the noise of the clock would differ from run to run."""
+    chosen = choose(Watch({**ALL, ("fp32", True): 0.95}), monkeypatch)
+    assert (chosen.precision, chosen.channels_last) == ("fp32", False)
+
+
+def test_emulated_bf16_is_never_measured_on_the_model(monkeypatch: pytest.MonkeyPatch):
+    watch = Watch(ALL)
+    assert choose(watch, monkeypatch, native=False).precision == "fp32"
+    assert watch.steps == 0
+
+
+def test_a_configured_precision_is_taken_as_it_is():
+    chosen = choose_runtime("bf16", nn.Linear(2, 2), (4, 2), lambda _: pytest.fail("measured"))
+    assert (chosen.precision, chosen.memory_format) == ("bf16", torch.channels_last)
