@@ -2,14 +2,14 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from jeppa.data import known_gaussian
 from jeppa.gaussian import DiagonalGaussian
 from jeppa.vae import LIKELIHOODS
-from jeppa.vae.contrast import CELL
-from jeppa.vae.sigma import SigmaHead
+from jeppa.vae.sigma import bounded_logvar
 
-STEPS = 900
+STEPS = 400
 
 
 def test_shared_nll_is_lowest_at_the_mean_squared_error():
@@ -32,25 +32,26 @@ def test_fixed_is_half_the_squared_error_plus_a_constant():
 
 
 def test_faithful_recovers_a_known_sigma():
-    """A head that sees the true mean learns the true sigma within 10 %, chi2 in 0.9 to 1.1.
+    """A pointwise net that sees the true mean learns the true sigma within 10 %, chi2 in 0.9 to 1.1.
 
     Red when the variance term is weighted by the variance, or the residual is not squared.
     """
     torch.manual_seed(0)
-    train, test = known_gaussian(1024, 32, seed=0), known_gaussian(16, 32, seed=1)
-    head = SigmaHead(feature_channels=3 * CELL * CELL, feature_size=CELL, channels=32, blocks=1)
-    optimizer = torch.optim.Adam(head.parameters(), 5e-3)
+    train, test = known_gaussian(64, 32, seed=0), known_gaussian(16, 32, seed=1)
+    layers = [nn.Conv2d(3, 48, 1), nn.SiLU(), nn.Conv2d(48, 48, 1), nn.SiLU(), nn.Conv2d(48, 3, 1)]
+    net = nn.Sequential(*layers)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     shared = torch.tensor(-4.0)
 
     def predict(mean: torch.Tensor) -> DiagonalGaussian:
-        return DiagonalGaussian(mean, head(torch.nn.functional.pixel_unshuffle(mean, CELL), mean, shared))
+        return DiagonalGaussian(mean, bounded_logvar(net(mean) + shared))
 
     for step in range(STEPS):
-        rows = slice(step % 64 * 16, step % 64 * 16 + 16)
+        rows = slice(step % 4 * 16, step % 4 * 16 + 16)
         loss = LIKELIHOODS["faithful"](train.x[rows], predict(train.mean[rows]), shared).mean()
         optimizer.zero_grad()
-        loss.backward()
+        (loss / train.x[0].numel()).backward()
         optimizer.step()
         schedule.step()
     with torch.no_grad():
