@@ -2,7 +2,7 @@
 
     python results/ablations.py
 
-Trains 200 steps on the training scenes of builtin:photos for seeds 0 and 1, measures whole held-out pictures,
+Trains 150 steps on the training scenes of builtin:photos for seeds 0 and 1, measures whole held-out pictures,
 and writes `ablations.json` and `ablations.md` beside this file. Without an accelerator it takes about ten minutes.
 """
 
@@ -27,7 +27,7 @@ from jeppa.train import VAEObjective, train
 from jeppa.vae.contrast import CELL, CHANNELS
 
 HERE = Path(__file__).parent
-STEPS = 200
+STEPS = 150
 SEEDS = (0, 1)
 KEYS = ("psnr", "sigma_error_spearman", "sigma_error_spearman_sobel", "coverage_90", "chi2", "elbo_bpd")
 
