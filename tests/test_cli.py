@@ -51,6 +51,22 @@ def test_a_text_file_named_png_is_one_line(tmp_path: Path, photos: Path, capsys:
     assert "1 of 4" in line
 
 
+def test_few_unreadable_files_are_skipped_counted_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Red when the list is not printed."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(120):
+        write_png(np.full((16, 16, 3), 2 * index, np.uint8), photos / f"{index}.png")
+    (photos / "broken.png").write_text("this is no picture")
+    common = ["--resolution", "8", "--steps", "1", "--batch-size", "1"]
+    assert (
+        run(["train", "vae", "--preset", "tiny", "--data", str(photos), "--out", str(tmp_path / "run"), *common]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "skipped 1 files beside 116 images" in printed
+    assert "broken.png: " in printed
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [

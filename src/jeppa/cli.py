@@ -16,6 +16,8 @@ from jeppa.errors import JeppaError
 from jeppa.flags import flags_of, given, merged
 
 if TYPE_CHECKING:
+    from jeppa.data import ImageSource
+
     VAEFlags = Any
     DiffusionFlags = Any
 else:
@@ -69,7 +71,9 @@ def train_vae(
     from jeppa.train import VAEObjective, train
 
     settings = parse(VAERun, _values(VAERun, flags, config, out, resume), str(config or "flags"))
-    follow("vae", train(VAEObjective(settings, init), settings, out, resume), console)
+    objective = VAEObjective(settings, init)
+    say_skipped(objective.source)
+    follow("vae", train(objective, settings, out, resume), console)
     say(f"run folder: {out}")
 
 
@@ -100,6 +104,7 @@ def train_diffusion(
     settings = parse(DiffusionRun, values, str(config or "flags"))
     settings = with_classes(settings)
     objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec)
+    say_skipped(objective.source)
     follow("diffusion", train(objective, settings, out, resume), console)
     say(f"run folder: {out}")
 
@@ -203,6 +208,7 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
 
     loaded = load_model(model)
     source = open_source(data, split)  # type: ignore[arg-type]
+    say_skipped(source)
     evaluation = measure(loaded.codec.vae, source, resolution, str(model))
     write_metrics(evaluation, out)
     for key in ("psnr", "ssim", "elbo_bpd", "sigma_error_spearman", "coverage_90", "chi2"):
@@ -244,6 +250,14 @@ def complain(error: BaseException, code: int) -> int:
 def say(line: str) -> None:
     """Print one line as it is."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_skipped(source: "ImageSource") -> None:
+    """Count and list what lies in a source but is not used."""
+    if source.skipped:
+        say(f"skipped {len(source.skipped)} files beside {len(source)} images:")
+    for skipped in source.skipped:
+        say(f"  {skipped.name}: {skipped.reason}")
 
 
 def _values(model: type[Settings], flags: Any, config: Path | None, out: Path, resume: bool) -> dict[str, Any]:

@@ -198,6 +198,17 @@ def test_bf16_autocast_stays_near_fp32(tiny: HeteroscedasticVAE):
     assert (0.5 * (lowered.logvar - exact.logvar)).exp().sub(1.0).abs().max().item() < 0.1
 
 
+@torch.no_grad()
+def test_a_linear_start_from_flat_pictures_is_finite():
+    """Red when the variances have no floor."""
+    model = HeteroscedasticVAE("tiny").eval()
+    flat = torch.linspace(-1.0, 1.0, 16).view(16, 1, 1, 1).expand(16, 3, 16, 16)
+    start_linear(model.vae, principal_components(flat, 8, 4))
+    posterior = model.encode(flat)
+    assert posterior.logvar.isfinite().all()
+    assert (model.decode(posterior.mean).mean - flat).abs().max().item() < 0.2
+
+
 def test_a_linear_start_needs_one_level():
     model = HeteroscedasticVAE(
         PRESETS["tiny"].model_copy(update={"pixel_unshuffle": 4, "block_out_channels": (32, 32)})

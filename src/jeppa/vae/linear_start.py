@@ -22,6 +22,8 @@ from jeppa.errors import ConfigError
 
 ANCHOR = 4.0
 IDLE_GAIN = 0.1
+# About that of rounding to 8 bits: flat pictures have no variance at all, and its log and inverse are needed.
+LEAST_VARIANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def principal_components(images: Tensor, patch: int, count: int) -> Components:
     flat = F.pixel_unshuffle(images, patch).permute(0, 2, 3, 1).reshape(-1, 3 * patch * patch).double()
     mean = flat.mean(0)
     variances, vectors = torch.linalg.eigh(torch.cov((flat - mean).T))
-    leading = variances[-count:].flip(0).clamp(min=1e-8)
+    leading = variances[-count:].flip(0).clamp(min=LEAST_VARIANCE)
+    residual = variances[:-count].mean().clamp(min=LEAST_VARIANCE)
     directions = vectors[:, -count:].T.flip(0)
-    return Components(mean.float(), directions.float(), leading.float(), variances[:-count].mean().float())
+    return Components(mean.float(), directions.float(), leading.float(), residual.float())
 
 
 @torch.no_grad()
