@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jeppa.config import VAERun
 from jeppa.data import CropDataset, CropSample, ImageSource, evaluation_images, open_source, write_png
-from jeppa.data.sheet import contact_sheet, reconstruction_rows
+from jeppa.data.sheet import LEVELS_PER_UNIT, contact_sheet, reconstruction_rows
 from jeppa.errors import CheckpointError
 from jeppa.latent import measure
 from jeppa.train.objective import Batch, Objective
@@ -20,7 +21,6 @@ from jeppa.vae.linear_start import principal_components, start_linear
 
 SHEET_IMAGES = 8
 STATISTICS_IMAGES = 512
-LEVELS_PER_UNIT = 127.5
 ESTABLISHED_UPDATES = 50  # the running error of a trained model weighs as much as this many steps
 
 
@@ -95,7 +95,7 @@ class VAEObjective(Objective):
         """Held-out pictures, their reconstructions and sigma maps."""
         source = open_source(self.config.data.data, "heldout")
         side = 2 * self.config.data.resolution
-        pictures = [x for _, x in zip(range(SHEET_IMAGES), _pictures(source, side), strict=False)]
+        pictures = [x for _, x in islice(evaluation_images(source, side), SHEET_IMAGES)]
         x = torch.stack(pictures).to(next(self.parameters()).device)
         decoded = self.model.decode(self.model.encode(x).mean)
         write_png(contact_sheet(reconstruction_rows(x, decoded.mean, decoded.logvar)), path)
@@ -182,7 +182,3 @@ class _SizedCrops(Dataset[CropSample]):
     def __getitem__(self, key: tuple[int, int]) -> CropSample:
         size, position = key
         return self._by_size[size][position]
-
-
-def _pictures(source: ImageSource, side: int) -> Iterator[Tensor]:
-    return (x for _, x in evaluation_images(source, side))
