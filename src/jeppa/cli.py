@@ -216,6 +216,54 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
     say(f"metrics: {out}")
 
 
+@app.command
+def compare(
+    *,
+    data: str,
+    out: Path,
+    arms: str = "fixed,shared,nll,beta-nll,faithful",
+    seeds: str = "0,1,2",
+    steps: int = 2000,
+    preset: str = "small",
+    resolution: int = 64,
+    batch_size: int = 8,
+    images: int = 96,
+    evaluate_at: int | None = None,
+    jobs: int | None = None,
+) -> None:
+    """Train several likelihoods at one budget and compare them in pairs.
+
+    All arms get the same crops, steps and seeds, and beta is adapted until the latents of all cost the same rate.
+    Writes compare.json, compare.html and a run folder for each arm and seed; a comparison that was stopped goes on,
+    and more arms or seeds can be added later.
+
+    Parameters
+    ----------
+    data: folder, zip file or builtin:photos.
+    out: folder to write.
+    arms: likelihoods, separated by commas; shared is the reference if it is among them, else the first.
+    seeds: one run of each arm for each.
+    steps: optimizer steps of each run.
+    preset: architecture.
+    resolution: side of a training crop in pixels.
+    batch_size: crops in a step.
+    images: measure on at most this many held-out pictures.
+    evaluate_at: side of the centred square to measure; whole pictures unless given.
+    jobs: runs at a time; one for each core unless given.
+    """
+    from jeppa.compare import Comparison
+    from jeppa.compare import compare as run_comparison
+    from jeppa.compare.run import default_jobs
+
+    values = {
+        "data": data, "arms": _listed(arms), "seeds": _listed(seeds), "steps": steps, "preset": preset,
+        "resolution": resolution, "batch_size": batch_size, "images": images, "evaluate_at": evaluate_at,
+    }  # fmt: skip
+    comparison = parse(Comparison, values, "flags")
+    command = f"jeppa compare {' '.join(sys.argv[2:])}" if sys.argv[1:2] == ["compare"] else ""
+    say(f"report: {run_comparison(comparison, out, console, jobs or default_jobs(), command)}")
+
+
 def main() -> None:
     """Run the command line and exit with the documented code."""
     sys.exit(run(sys.argv[1:]))
@@ -245,6 +293,11 @@ def complain(error: BaseException, code: int) -> int:
     line = f"jeppa: {' '.join(str(error).split())}"
     Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     return code
+
+
+def _listed(text: str) -> list[str]:
+    """The entries of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def say(line: str) -> None:

@@ -13,7 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from jeppa.errors import ConfigError
 
-Likelihood = Literal["faithful", "shared", "fixed"]
+Likelihood = Literal[
+    "faithful", "band-faithful", "band-t-faithful", "shared", "fixed", "nll", "beta-nll", "student-t", "band",
+    "band-beta",
+]  # fmt: skip
+Basis = Literal["dct", "lapped"]
 Preset = Literal["tiny", "small", "sd"]
 
 MAX_YAML_BYTES = 64 * 1024
@@ -38,6 +42,7 @@ class VAEConfig(Settings):
     mid_block_attention: bool = Field(description="Self-attention in the middle block.")
     sigma_channels: int = Field(ge=8, description="Width of the sigma head.")
     sigma_blocks: int = Field(2, ge=0, description="Residual blocks of the sigma head.")
+    basis: Basis = Field("lapped", description="Transform in which band likelihoods are diagonal.")
 
     @model_validator(mode="after")
     def _eightfold(self) -> Self:
@@ -132,6 +137,13 @@ class VAERun(Settings):
     model: VAEConfig = Field(default_factory=lambda: PRESETS["small"], description="The architecture.")
     likelihood: Likelihood = Field("faithful", description="How the decoder's variance is learned.")
     beta: float = Field(1.0, ge=0.0, description="Weight of the KL term; 1 is the evidence lower bound.")
+    rate: float | None = Field(
+        None, gt=0.0, description="Bits a dimension that the latent may cost; beta follows. None keeps beta as it is."
+    )
+    kl_warmup_steps: int = Field(0, ge=0, description="Steps in which the weight of the KL term rises from 0.")
+    free_bits: float = Field(
+        0.0, ge=0.0, description="Bits of each latent channel at each place that the KL term does not press on."
+    )
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
 

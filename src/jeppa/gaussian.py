@@ -6,11 +6,48 @@ Sums run over all dimensions but the first, in float32, whatever the input's dty
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 LOG_2PI = math.log(2.0 * math.pi)
+
+
+class Predictive(Protocol):
+    """What a decoder answers: a distribution of the image, `[B,3,H,W]`, whatever its family.
+
+    `element_*` are in the basis in which the elements are independent: pixels, or bands (`jeppa.bands`).
+    """
+
+    @property
+    def mean(self) -> Tensor:
+        """Reconstruction, `[B,3,H,W]`."""
+
+    @property
+    def logvar(self) -> Tensor:
+        """Natural log of the variance of each pixel, `[B,3,H,W]`."""
+
+    @property
+    def var(self) -> Tensor:
+        """Variance of each pixel, `[B,3,H,W]`."""
+
+    @property
+    def df(self) -> float | None:
+        """Degrees of freedom of Student-t marginals, or None for Gaussian ones."""
+
+    @property
+    def element_logvar(self) -> Tensor:
+        """Natural log of the variance of each independent element, `[B,3,H,W]`."""
+
+    def element_nll(self, x: Tensor) -> Tensor:
+        """Negative log density of each independent element in nats; sums to `-log_prob`."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density in nats, `[B]`."""
+
+    def sample(self, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
+        """A drawn image, `[B,3,H,W]` float32."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +63,16 @@ class DiagonalGaussian:
     logvar: Tensor
 
     @property
+    def df(self) -> float | None:
+        """None: the marginals are Gaussian, not Student-t."""
+        return None
+
+    @property
+    def element_logvar(self) -> Tensor:
+        """`logvar` itself: the elements of this distribution are independent."""
+        return self.logvar
+
+    @property
     def var(self) -> Tensor:
         """Variance, shape of `logvar`."""
         return self.logvar.float().exp()
@@ -35,18 +82,23 @@ class DiagonalGaussian:
         """Standard deviation (what people are shown as sigma), shape of `logvar`."""
         return (0.5 * self.logvar.float()).exp()
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log density of `x` in nats, summed over all but the first dimension: `[B]`.
+    def element_nll(self, x: Tensor) -> Tensor:
+        """Negative log density of each element of `x` in nats, shape of `mean`.
 
-        Source: log N(x; m, v) = -1/2 [log 2 pi + log v + (x - m)^2 / v].
+        Source: -log N(x; m, v) = 1/2 [log 2 pi + log v + (x - m)^2 / v].
         """
-        logvar = self.logvar.float()
-        squared = (x.float() - self.mean.float()).square()
-        per_element = -0.5 * (LOG_2PI + logvar + squared * (-logvar).exp())
-        return per_element.flatten(1).sum(1)
+        return gaussian_nll(x.float() - self.mean.float(), self.logvar.float())
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density of `x` in nats, summed over all but the first dimension: `[B]`."""
+        return -self.element_nll(x).flatten(1).sum(1)
 
     def kl(self, other: "DiagonalGaussian | None" = None) -> Tensor:
-        """KL(self || other) in nats, summed over all but the first dimension: `[B]`.
+        """KL(self || other) in nats, summed over all but the first dimension: `[B]`."""
+        return self.element_kl(other).flatten(1).sum(1)
+
+    def element_kl(self, other: "DiagonalGaussian | None" = None) -> Tensor:
+        """KL(self || other) of each element in nats, shape of `mean`.
 
         `other` defaults to the standard normal. Source: Kingma and Welling, arXiv 1312.6114, appendix B.
         """
@@ -58,8 +110,7 @@ class DiagonalGaussian:
             prior_logvar = other.logvar.float()
             squared = (mean - other.mean.float()).square()
             per_element = (squared + logvar.exp()) * (-prior_logvar).exp() - 1.0 + prior_logvar - logvar
-        nats: Tensor = 0.5 * per_element.flatten(1).sum(1)
-        return nats
+        return 0.5 * per_element
 
     def sample(self, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
         """Draw once: mean + std * noise, float32, shape of `mean`.
@@ -80,6 +131,11 @@ class DiagonalGaussian:
             raise ValueError(f"probability is {probability}, but must lie strictly between 0 and 1")
         z_score = math.sqrt(2.0) * torch.erfinv(torch.tensor(2.0 * probability - 1.0, dtype=torch.float64))
         return self.mean.float() + float(z_score) * self.std
+
+
+def gaussian_nll(residual: Tensor, logvar: Tensor) -> Tensor:
+    """-log N(residual; 0, exp(logvar)) elementwise in nats, float32."""
+    return 0.5 * (LOG_2PI + logvar + residual.square() * (-logvar).exp())
 
 
 def standard_normal(like: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic import model_validator
 from torch import Tensor
 
 from jeppa.config import Settings
-from jeppa.gaussian import DiagonalGaussian
+from jeppa.gaussian import DiagonalGaussian, Predictive
 from jeppa.vae import HeteroscedasticVAE
 
 
@@ -69,7 +69,7 @@ class LatentCodec:
             raw = self.vae.encode(x)
         return DiagonalGaussian(self.standardise(raw.mean), raw.logvar - 2.0 * self._scale.to(x.device).log())
 
-    def decode(self, z0: Tensor) -> DiagonalGaussian:
+    def decode(self, z0: Tensor) -> Predictive:
         """Pixels `[B,3,8h,8w]` and their log-variance from a standardised latent `[B,C,h,w]`."""
         with torch.no_grad():
             return self.vae.decode(self.raw(z0))

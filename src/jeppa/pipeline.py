@@ -21,7 +21,7 @@ from jeppa.diffusion import (
     sample_ddim,
 )
 from jeppa.errors import CheckpointError, ConfigError
-from jeppa.gaussian import DiagonalGaussian
+from jeppa.gaussian import DiagonalGaussian, Predictive
 from jeppa.latent import LatentCodec, LatentStats
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
 
@@ -96,7 +96,7 @@ class Model:
             *_, last = self.sample(seeds[start : start + BATCH], settings)
             yield from self.codec.decode(last.zt).mean
 
-    def interpolate(self, a: Tensor, b: Tensor, frames: int) -> Iterator[DiagonalGaussian]:
+    def interpolate(self, a: Tensor, b: Tensor, frames: int) -> Iterator[Predictive]:
         """Decoded points, `[1,3,H,W]`, on the straight line between the latents of two pictures of one size.
 
         Args:
@@ -184,7 +184,8 @@ def _load_averaged(path: Path, model: nn.Module) -> dict[str, Any]:
     if checkpoint is None:
         problem = passed_over[0] if passed_over else f"{path}: no checkpoint in it yet"
         raise CheckpointError(f"{problem}; train on with --resume or give another run folder")
-    tensors = {key.removeprefix("model."): value for key, value in checkpoint.tensors("ema").items()}
+    stored = checkpoint.tensors("ema").items()
+    tensors = {key.removeprefix("model."): value for key, value in stored if key.startswith("model.")}
     try:
         model.load_state_dict(tensors)
     except RuntimeError:

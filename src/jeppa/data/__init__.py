@@ -11,7 +11,14 @@ from jeppa.data.images import fit, read_image, read_pixels, to_pixels, to_x
 from jeppa.data.png import read_settings, write_png
 from jeppa.data.refs import ImageRef, Skipped
 from jeppa.data.sources import ImageSource, open_source
-from jeppa.data.synthetic import SyntheticImages, known_gaussian, known_logvar
+from jeppa.data.synthetic import (
+    SyntheticBands,
+    SyntheticImages,
+    known_band_logvar,
+    known_bands,
+    known_gaussian,
+    known_logvar,
+)
 
 __all__ = [
     "CropDataset",
@@ -20,10 +27,13 @@ __all__ = [
     "ImageSource",
     "PositionSampler",
     "Skipped",
+    "SyntheticBands",
     "SyntheticImages",
     "check_resolution",
     "evaluation_images",
     "fit",
+    "known_band_logvar",
+    "known_bands",
     "known_gaussian",
     "known_logvar",
     "open_source",

@@ -1,6 +1,7 @@
 """Images with KNOWN mean and variance, to check that a model recovers a variance that depends on its input.
 
-    x = mean + exp(logvar / 2) * noise,    logvar = known_logvar(mean)
+    known_gaussian:  x = mean + exp(logvar / 2) * noise,                    logvar = known_logvar(mean)
+    known_bands:     x = mean + from_bands(exp(band_logvar / 2) * noise),   band_logvar = known_band_logvar(mean)
 
 The mean is smooth and the variance a function of the mean alone, so that a network that sees the mean, even
 one with a small field of view, can learn the variance exactly.
@@ -14,12 +15,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jeppa.bands import CELL, BandGaussian
+from jeppa.config import Basis
 from jeppa.errors import ConfigError
 
 SIGMA_LEVELS = (1.0, 25.0)
 """Range of sigma in 8-bit grey levels: from a clean photograph to a very noisy one."""
 MEAN_RANGE = 0.8
+BAND_DECAY = math.log(10.0)
+"""How much smaller log sigma is at the highest frequency than at a cell's mean colour."""
 _KNOTS = 4
+
+
+@dataclass(frozen=True)
+class SyntheticBands:
+    """A draw and the distribution that it comes from; `x` and `truth.mean` are float32 `[B,3,H,W]`."""
+
+    x: Tensor
+    truth: BandGaussian
 
 
 @dataclass(frozen=True)
@@ -43,15 +56,36 @@ def known_gaussian(count: int, size: int, seed: int) -> SyntheticImages:
     Raises:
         ConfigError: if `count` or `size` is not positive or `seed` is negative.
     """
-    for name, value, least in (("count", count, 1), ("size", size, 1), ("seed", seed, 0)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}, but must be at least {least}")
-    generators = [np.random.default_rng([seed, index]) for index in range(count)]
-    knots = torch.stack([_normal(rng, _KNOTS) for rng in generators])
+    generators = _generators(count, size, seed)
+    mean = _means(generators, size)
     noise = torch.stack([_normal(rng, size) for rng in generators])
-    mean = _smooth(knots, size)
     logvar = known_logvar(mean)
     return SyntheticImages(mean + (0.5 * logvar).exp() * noise, mean, logvar)
+
+
+def known_bands(count: int, size: int, seed: int, basis: Basis) -> SyntheticBands:
+    """Draw `count` images whose residual is independent in the bands of `basis`; `size` is a multiple of 8.
+
+    Raises:
+        ConfigError: if `count` or `size` is not positive, `size` no multiple of 8, or `seed` negative.
+    """
+    if size % CELL:
+        raise ConfigError(f"size is {size}, but bands need a multiple of {CELL}")
+    mean = _means(_generators(count, size, seed), size)
+    truth = BandGaussian(mean, known_band_logvar(mean), basis)
+    return SyntheticBands(truth.sample([torch.Generator().manual_seed(seed * count + i) for i in range(count)]), truth)
+
+
+def known_band_logvar(mean: Tensor) -> Tensor:
+    """The true log-variance of each coefficient, in the layout of `jeppa.bands`, where the true mean is `mean`.
+
+    log sigma runs along sin(pi * cell mean) as `known_logvar` does for pixels, less a part that grows with the
+    frequency up to `BAND_DECAY`.
+    """
+    cells = functional.avg_pool2d(mean, CELL).repeat_interleave(CELL, 2).repeat_interleave(CELL, 3)
+    down = torch.arange(mean.shape[2])[:, None] % CELL
+    across = torch.arange(mean.shape[3]) % CELL
+    return known_logvar(cells) - 2.0 * BAND_DECAY * (down + across) / (2 * (CELL - 1))
 
 
 def known_logvar(mean: Tensor) -> Tensor:
@@ -63,6 +97,17 @@ def known_logvar(mean: Tensor) -> Tensor:
     low, high = (math.log(levels / 127.5) for levels in SIGMA_LEVELS)
     share = 0.5 + 0.5 * torch.sin(math.pi * mean)
     return 2.0 * (low + (high - low) * share)
+
+
+def _generators(count: int, size: int, seed: int) -> list[np.random.Generator]:
+    for name, value, least in (("count", count, 1), ("size", size, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}, but must be at least {least}")
+    return [np.random.default_rng([seed, index]) for index in range(count)]
+
+
+def _means(generators: list[np.random.Generator], size: int) -> Tensor:
+    return _smooth(torch.stack([_normal(rng, _KNOTS) for rng in generators]), size)
 
 
 def _normal(rng: np.random.Generator, size: int) -> Tensor:

@@ -16,7 +16,8 @@ from jeppa.data.sheet import LEVELS_PER_UNIT, contact_sheet, reconstruction_rows
 from jeppa.errors import CheckpointError
 from jeppa.latent import measure
 from jeppa.train.objective import Batch, Objective
-from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
+from jeppa.train.rate import KLTerm, latent_summary
+from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.linear_start import principal_components, start_linear
 
 SHEET_IMAGES = 8
@@ -39,26 +40,27 @@ class VAEObjective(Objective):
         self.config = config
         self.source = open_source(config.data.data, "train")
         self.model = initial_model(config, init)
+        self.kl = KLTerm(config)
         if init is None and config.model.pixel_unshuffle == FACTOR:
             self._start_linear()
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Terms `[B]`, a dimension each: loss (nats), distortion and rate (bits), squared_error."""
+        """Terms `[B]`: loss (nats), distortion and rate (bits) and squared_error a dimension; those of the latent."""
         x = batch["x"]
         posterior = self.model.encode(x)
         decoded = self.model.decode(posterior.sample(generator))
         with torch.autocast(x.device.type, enabled=False):
             if self.training:
                 self.model.track_error(x, decoded.mean)
-            reconstruction = LIKELIHOODS[self.config.likelihood](x, decoded, self.model.shared_logvar)
-            rate = posterior.kl()
+            reconstruction = self.model.arm.loss(x, decoded, self.model.shared_logvar)
             dims = x[0].numel()
+            latent = self.kl(posterior, dims)
             distortion = -decoded.log_prob(x).detach() / dims / math.log(2.0)
             return {
-                "loss": (reconstruction + self.config.beta * rate) / dims,
+                "loss": (reconstruction + latent.pop("weighted")) / dims,
                 "distortion": distortion + math.log2(LEVELS_PER_UNIT),
-                "rate": rate.detach() / dims / math.log(2.0),
                 "squared_error": (x - decoded.mean.detach()).square().flatten(1).mean(1),
+                **latent,
             }
 
     def groups(self) -> list[list[nn.Parameter]]:
@@ -80,7 +82,7 @@ class VAEObjective(Objective):
         return (self.config.optim.batch_size, 3, side, side)
 
     def summary(self, means: dict[str, float]) -> dict[str, float]:
-        """PSNR (dB) and RMSE (8-bit levels) of sampled reconstructions; the bound in bits a dimension."""
+        """PSNR (dB) and RMSE (8-bit levels) of sampled reconstructions; the bound in bits a dimension; the latent."""
         return {
             "loss": means["loss"],
             "psnr": 10.0 * math.log10(4.0 / max(means["squared_error"], 1e-12)),
@@ -88,6 +90,8 @@ class VAEObjective(Objective):
             "distortion_bpd": means["distortion"],
             "rate_bpd": means["rate"],
             "elbo_bpd": means["distortion"] + means["rate"],
+            "beta": means["beta"],
+            **latent_summary(means),
         }
 
     @torch.no_grad()

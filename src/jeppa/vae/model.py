@@ -9,10 +9,12 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jeppa.bands import BandGaussian
 from jeppa.config import PRESETS, Likelihood, VAEConfig
 from jeppa.errors import ConfigError, DataError
-from jeppa.gaussian import DiagonalGaussian
-from jeppa.vae.likelihood import PER_PIXEL
+from jeppa.gaussian import DiagonalGaussian, Predictive
+from jeppa.student_t import DiagonalStudentT
+from jeppa.vae.likelihood import LIKELIHOODS
 from jeppa.vae.sigma import SigmaHead, bounded_logvar
 
 FACTOR = 8
@@ -25,11 +27,11 @@ class HeteroscedasticVAE(nn.Module):
 
     Args:
         config: architecture, for example `PRESETS["small"]`, or a preset's name.
-        likelihood: `faithful` (per-pixel variance), `shared` (one variance) or `fixed` (variance 1).
+        likelihood: a name of `LIKELIHOODS`; it decides the family of p(x|z).
 
     Attributes:
         vae: the diffusers AutoencoderKL, over `3 * pixel_unshuffle**2` channels.
-        sigma_head: the head, or None when the likelihood has no per-pixel variance.
+        sigma_head: the head, or None when the likelihood has one variance for all pixels.
         mean_square: running mean squared error of the reconstruction, the shared variance.
     """
 
@@ -45,10 +47,15 @@ class HeteroscedasticVAE(nn.Module):
         self.config = config
         self.likelihood = likelihood
         self.vae = _autoencoder(config)
+        self.arm = LIKELIHOODS[likelihood]
         self.sigma_head: SigmaHead | None = None
-        if likelihood in PER_PIXEL:
+        if self.arm.family != "constant":
             self.sigma_head = SigmaHead(
-                config.block_out_channels[0], config.pixel_unshuffle, config.sigma_channels, config.sigma_blocks
+                config.block_out_channels[0],
+                config.pixel_unshuffle,
+                config.sigma_channels,
+                config.sigma_blocks,
+                tails=self.arm.family in ("student-t", "band-t"),
             )
         self.register_buffer("mean_square", torch.ones(()))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -80,16 +87,16 @@ class HeteroscedasticVAE(nn.Module):
         mean, logvar = moments.chunk(2, dim=1)
         return DiagonalGaussian(mean, logvar.clamp(*POSTERIOR_LOGVAR_RANGE))
 
-    def decode(self, z: Tensor) -> DiagonalGaussian:
+    def decode(self, z: Tensor) -> Predictive:
         """Likelihood p(x|z): reconstruction and its log-variance.
 
-        The sigma head sees the features and the mean with the gradient stopped.
+        The sigma head sees the mean with the gradient stopped, and for the faithful likelihoods the features too.
 
         Args:
             z: raw latent `[B,C,h,w]`.
 
         Returns:
-            Gaussian over `[B,3,8h,8w]`, float32; `logvar` has the shape of `mean` for every likelihood.
+            Distribution over `[B,3,8h,8w]`, float32, of the likelihood's family; `logvar` has the shape of `mean`.
         """
         decoder = self.vae.decoder
         hidden = decoder.mid_block(decoder.conv_in(self.vae.post_quant_conv(z)))
@@ -97,10 +104,19 @@ class HeteroscedasticVAE(nn.Module):
             hidden = block(hidden)
         features = decoder.conv_act(decoder.conv_norm_out(hidden))
         mean = F.pixel_shuffle(decoder.conv_out(features), self.config.pixel_unshuffle).float()
-        return DiagonalGaussian(mean, self._logvar(features, mean))
+        if self.sigma_head is None:
+            constant = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
+            return DiagonalGaussian(mean, constant.expand_as(mean))
+        logvar = self.sigma_head(features.detach() if self.arm.stopped else features, mean.detach(), self.shared_logvar)
+        if self.arm.family in ("band", "band-t"):
+            degrees = self.sigma_head.degrees if self.arm.family == "band-t" else None
+            return BandGaussian(mean, logvar, self.config.basis, degrees)
+        if self.arm.family == "student-t":
+            return DiagonalStudentT(mean, logvar, self.sigma_head.degrees)
+        return DiagonalGaussian(mean, logvar)
 
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:
-        """Encode to the posterior mean and decode, at the size of `x`, whatever that is.
+        """Encode to the posterior mean and decode, at the size of `x`, whatever that is: mean and variance of pixels.
 
         Args:
             x: `[B,3,H,W]` in [-1,1], any H and W from 1 up; padded to multiples of 8 and cropped back.
@@ -116,13 +132,6 @@ class HeteroscedasticVAE(nn.Module):
         memory = min(ERROR_MEMORY, 1.0 - 1.0 / float(self.updates))
         error = (x.float() - mean.float()).square().mean()
         self.mean_square.mul_(memory).add_(error, alpha=1.0 - memory)
-
-    def _logvar(self, features: Tensor, mean: Tensor) -> Tensor:
-        if self.sigma_head is not None:
-            logvar: Tensor = self.sigma_head(features.detach(), mean.detach(), self.shared_logvar)
-            return logvar
-        one = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
-        return one.expand_as(mean)
 
 
 def pad_to_multiple(x: Tensor, multiple: int = FACTOR) -> Tensor:

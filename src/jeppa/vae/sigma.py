@@ -5,31 +5,44 @@ decoder at full resolution. It has no statistics over space: its answer for a pl
 crop.
 """
 
+import math
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from jeppa.student_t import LEAST_DF
 from jeppa.vae.contrast import CELL, CHANNELS, log_contrast
 
 MIN_LOG_SIGMA = -6.0
 MAX_LOG_SIGMA = 2.0
+FIRST_DF = 10.0
+# An optimizer step moves every parameter about as far; the logarithm of the tails has a longer way to go.
+DF_GAIN = 10.0
 
 
 class SigmaHead(ModelMixin, ConfigMixin):
-    """Maps decoder features and the contrast of the mean to the log-variance of each pixel and colour.
+    """Maps decoder features and the contrast of the mean to the log-variance of each pixel or band.
 
-    The output is added to a shared log-variance, so an untrained head is the sigma-VAE.
+    The output is added to a shared log-variance, so an untrained head is the sigma-VAE. `slope` and `offset` are 1 and
+    0 until `recalibrate` sets them.
 
     Args:
         feature_channels: channels of the decoder features.
         feature_size: pixels a side that one feature covers: 1, 2, 4 or 8.
         channels: width.
         blocks: residual blocks; each widens the field of view by two cells on every side.
+        tails: whether there is a learned number of degrees of freedom, for a Student-t likelihood.
     """
 
+    slope: Tensor
+    offset: Tensor
+
     @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, feature_channels: int, feature_size: int, channels: int = 48, blocks: int = 2) -> None:
+    def __init__(
+        self, feature_channels: int, feature_size: int, channels: int = 48, blocks: int = 2, tails: bool = False
+    ) -> None:
         super().__init__()
         stride = CELL // feature_size
         self.from_features = nn.Conv2d(feature_channels, channels, stride, stride)
@@ -39,6 +52,15 @@ class SigmaHead(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.out.weight)
         if self.out.bias is not None:
             nn.init.zeros_(self.out.bias)
+        if tails:
+            self.log_df = nn.Parameter(torch.tensor(math.log(FIRST_DF - LEAST_DF) / DF_GAIN))
+        self.register_buffer("slope", torch.ones(()))
+        self.register_buffer("offset", torch.zeros(()))
+
+    @property
+    def degrees(self) -> Tensor:
+        """Degrees of freedom, scalar above `LEAST_DF`; only with `tails`."""
+        return LEAST_DF + (DF_GAIN * self.log_df).exp()
 
     def forward(self, features: Tensor, mean: Tensor, shared_logvar: Tensor) -> Tensor:
         """Log-variance `[B,3,H,W]` (natural log, in [-12, 4]), softly bounded.
@@ -51,8 +73,14 @@ class SigmaHead(ModelMixin, ConfigMixin):
         hidden = self.from_features(features) + self.from_contrast(log_contrast(mean))
         for residual in self.residuals:
             hidden = residual(hidden)
-        detail = self.out(nn.functional.silu(hidden))
-        return bounded_logvar(nn.functional.pixel_shuffle(detail, CELL).float() + shared_logvar)
+        detail = nn.functional.pixel_shuffle(self.out(nn.functional.silu(hidden)), CELL).float()
+        return bounded_logvar(shared_logvar + self.offset + self.slope * detail)
+
+    @torch.no_grad()
+    def recalibrate(self, slope: float, offset: float) -> None:
+        """Stretch the log-variance about the shared one by `slope` and add `offset`, on top of what is set already."""
+        self.offset.mul_(slope).add_(offset)
+        self.slope.mul_(slope)
 
 
 class _Residual(nn.Module):

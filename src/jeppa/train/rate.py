@@ -1,0 +1,104 @@
+"""The KL term of a VAE's loss: its weight over time, what it spares, and what the latent does with it."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from jeppa.config import VAERun
+from jeppa.gaussian import DiagonalGaussian
+
+RATE_MEMORY = 0.95
+# A rate falls by about a fifth of a percent when beta grows by one; this settles in some fifty steps.
+GAIN = 0.1
+LARGEST_CHANGE = 0.05
+LEAST_BETA = 1e-6
+ACTIVE_VARIANCE = 0.01
+
+
+class KLTerm(nn.Module):
+    """beta * KL(q(z|x) || N(0, I)) with warm-up, free bits, and a beta that can hold a wanted rate.
+
+    Its state is in buffers, so a resumed run goes on with the same beta.
+
+    Args:
+        config: `beta`, `kl_warmup_steps`, `free_bits` and `rate` of it.
+    """
+
+    steps: Tensor
+    log_beta: Tensor
+    average_rate: Tensor
+
+    def __init__(self, config: VAERun) -> None:
+        super().__init__()
+        self.warmup = config.kl_warmup_steps
+        self.free_nats = config.free_bits * math.log(2.0)
+        self.wanted = config.rate
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("log_beta", torch.tensor(math.log(max(config.beta, LEAST_BETA))))
+        self.register_buffer("average_rate", torch.zeros(()))
+        self._zero = config.beta == 0.0 and config.rate is None
+
+    @property
+    def beta(self) -> Tensor:
+        """The weight at this step, scalar."""
+        if self._zero:
+            return torch.zeros_like(self.log_beta)
+        share = min(1.0, (float(self.steps) + 1.0) / self.warmup) if self.warmup else 1.0
+        return self.log_beta.exp() * share
+
+    def forward(self, posterior: DiagonalGaussian, dims: int) -> dict[str, Tensor]:
+        """Terms `[B]`: `weighted` (nats), `rate` (bits a dimension of the image) and, for the log, those of channels.
+
+        Args:
+            posterior: over `[B,C,h,w]`.
+            dims: dimensions of the image, 3*H*W.
+        """
+        element = posterior.element_kl()
+        channel = element.flatten(2).mean(2)
+        rate = element.detach().flatten(1).sum(1) / dims / math.log(2.0)
+        weighted = self.beta * self._pressed(channel) * element[0, 0].numel()
+        if self.training:
+            self._advance(rate.mean())
+        mean = posterior.mean.detach().flatten(2)
+        terms = {"weighted": weighted, "rate": rate, "beta": self.beta.detach().expand_as(rate)}
+        for index in range(channel.shape[1]):
+            terms[f"kl_{index}"] = channel[:, index].detach() / math.log(2.0)
+            terms[f"z_{index}"] = mean[:, index].mean(1)
+            terms[f"z2_{index}"] = mean[:, index].square().mean(1)
+        return terms
+
+    def _pressed(self, channel: Tensor) -> Tensor:
+        """Sum over channels of KL a cell, `[B]`; channels whose batch mean is below the free bits give no gradient.
+
+        Source: Kingma et al., arXiv 1606.04934, equation 16, with a channel for a group.
+        """
+        if not self.free_nats:
+            return channel.sum(1)
+        pressed = (channel.detach().mean(0) > self.free_nats).to(channel)
+        return (pressed * channel + (1.0 - pressed) * self.free_nats).sum(1)
+
+    @torch.no_grad()
+    def _advance(self, rate: Tensor) -> None:
+        """Count the step and, where a rate is wanted, move beta: an integral controller on the logarithm.
+
+        Source: in the manner of Rezende and Viola, arXiv 1810.00597, with the rate as the constraint.
+        """
+        memory = RATE_MEMORY if int(self.steps) else 0.0
+        self.steps += 1
+        self.average_rate.mul_(memory).add_(rate, alpha=1.0 - memory)
+        if self.wanted is not None and int(self.steps) > self.warmup:
+            change = GAIN * (self.average_rate.clamp(min=1e-9) / self.wanted).log()
+            self.log_beta += change.clamp(-LARGEST_CHANGE, LARGEST_CHANGE)
+
+
+def latent_summary(means: dict[str, float]) -> dict[str, float]:
+    """Figures for the log: KL of each channel (bits a cell), and how many channels are in use.
+
+    A channel is active when the posterior mean varies by more than 0.01 over images and places.
+    Source: Burda et al., arXiv 1509.00519, section 5.2.
+    """
+    channels = sum(key.startswith("kl_") for key in means)
+    variances = [means[f"z2_{index}"] - means[f"z_{index}"] ** 2 for index in range(channels)]
+    figures = {f"kl_channel_{index}": means[f"kl_{index}"] for index in range(channels)}
+    return figures | {"active_units": float(sum(variance > ACTIVE_VARIANCE for variance in variances))}
