@@ -4,61 +4,21 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from page_parts import Page
 from PIL import Image
 from saved_results import ARMS, NULL_REASON, SIDE, save_json, save_results
 
 from jeppa.errors import DataError
 from jeppa.report import write_report
-from jeppa.report.page import duration
 from jeppa.report.pictures import COLOURS, PIXEL_BUDGET, colour_map, colour_scale, longest_side
 from jeppa.report.table import decimals
+from jeppa.report.template import duration
 
-VOID = {"meta", "link", "img", "br", "input"}
 SECTIONS = ("reconstructions", "calibration", "training", "samples", "numbers")
-
-
-class Page(HTMLParser):
-    """Texts, images, identifiers and addresses of a page; fails on tags that do not match."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.images: list[dict[str, str | None]] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "img":
-            self.images.append(values)
-        self.ids += [values["id"]] if "id" in values else []
-        self.addresses += [value for key, value in attrs if key in ("src", "href", "srcset", "action", "data")]
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 def render(folder: Path) -> Page:
@@ -292,3 +252,21 @@ def test_numbers_have_a_true_minus_and_no_signed_zero():
         "−1.50",
         "+1.50",
     ]
+
+
+def test_sparsification_and_histograms_are_shown_where_they_were_saved(tmp_path):
+    """Red when the optional curves are ignored, or asked of an arm without them."""
+    report = save_results(tmp_path)
+    before = render(tmp_path)
+    report["calibration"]["faithful"] |= {
+        "sparsification": {"removed": [0, 0.5], "by_sigma": [9, 4], "by_sobel": [9, 5], "oracle": [9, 1]},
+        "pit": [0.05] * 20,
+    }
+    save_json(tmp_path / "report.json", report)
+    after = render(tmp_path)
+    added = {name for name in after.ids if name.startswith(("sparsification-", "pit-"))}
+    assert added
+    assert not any(name.startswith(("sparsification-1", "pit-1")) for name in added)
+    assert not any(name.startswith(("sparsification-", "pit-")) for name in before.ids)
+    assert "share of pixels removed" in after.text
+    assert len(after.ids) == len(set(after.ids))

@@ -1,76 +1,17 @@
-"""Plots of the page as inline SVG that takes its colours and fonts from the page's style sheet.
+"""Plots of calibration: does sigma say how large the errors are, and where?"""
 
-matplotlib knows no CSS variables, so each colour role is drawn in a stand-in colour that is replaced in the
-SVG: the same plot is legible on light and on dark paper.
-"""
-
-import io
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
-from matplotlib.figure import Figure
+from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from jeppa.report.saved import Reliability, number
-
-ROLES = ("ink", "muted", "rule", "arm-0", "arm-1", "arm-2", "arm-3", "arm-4")
-STAND_IN = {role: f"#0100{index:02x}" for index, role in enumerate(ROLES)}
-ARM_STYLES = 5
-DASHES: tuple[Any, ...] = ("-", (0, (3, 1.6)), (0, (1, 1.4)), "-.", (0, (5, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v")
-SIZE = (4.8, 3.3)
-RAW_OPACITY = 0.22
-SMOOTHING = 12
-"""A training curve is a running mean over one twelfth of its points."""
-
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "jeppa",
-    "text.parse_math": False,
-    "font.size": 8.5,
-    "axes.labelsize": 8.5,
-    "legend.fontsize": 8.0,
-    "legend.frameon": False,
-    "text.color": STAND_IN["ink"],
-    "axes.labelcolor": STAND_IN["muted"],
-    "axes.edgecolor": STAND_IN["rule"],
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": STAND_IN["rule"],
-    "grid.linewidth": 0.5,
-    "xtick.color": STAND_IN["rule"],
-    "ytick.color": STAND_IN["rule"],
-    "xtick.labelcolor": STAND_IN["muted"],
-    "ytick.labelcolor": STAND_IN["muted"],
-    "figure.facecolor": "none",
-    "figure.constrained_layout.use": True,
-}
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A logged quantity over optimizer steps.
-
-    Args:
-        title: name in the legend.
-        style: which colour, dash and marker.
-        steps: `[N]`.
-        values: `[N]`, finite.
-    """
-
-    title: str
-    style: int
-    steps: NDArray[np.float64]
-    values: NDArray[np.float64]
+from jeppa.report.files import number
+from jeppa.report.saved import Reliability, Sparsification
+from jeppa.report.svg import SMALL_SIZE, STAND_IN, colour, dash, height_for, legend, marker, svg
 
 
 @dataclass(frozen=True)
@@ -82,40 +23,6 @@ class Coverage:
     nominal: list[float]
     observed: list[float]
     spread: list[tuple[float, float]]
-
-
-def logged(log: Sequence[dict[str, Any]], key: str, title: str, style: int) -> Curve | None:
-    """The curve of `key` from a log, or None where no line has a finite value."""
-    points = [(number(line.get("step")), number(line.get(key))) for line in log]
-    kept = np.array([point for point in points if None not in point], dtype=np.float64).reshape(-1, 2)
-    return Curve(title, style, kept[:, 0], kept[:, 1]) if len(kept) else None
-
-
-def training_plot(name: str, label: str, unit: str, curves: Sequence[Curve]) -> Markup:
-    """Raw values faint, running means on top, over optimizer steps.
-
-    Args:
-        name: identifier of the plot on the page.
-        label: the quantity.
-        unit: of the vertical axis; may be empty.
-        curves: one for each arm; a later one is drawn thinner, so that coinciding ones stay visible.
-    """
-
-    def draw(axes: Any) -> None:
-        for order, curve in enumerate(curves):
-            colour = _colour(curve.style)
-            dash = DASHES[curve.style % ARM_STYLES] if len(curves) > 1 else "-"
-            axes.plot(curve.steps, curve.values, color=colour, alpha=RAW_OPACITY, linewidth=0.8)
-            axes.plot(
-                *_smooth(curve), color=colour, linestyle=dash, label=curve.title,
-                linewidth=max(1.2, 2.4 - 0.5 * order),
-            )  # fmt: skip
-        _limit(axes, np.concatenate([curve.values for curve in curves]))
-        axes.set(xlabel="optimizer steps", ylabel=f"{label} ({unit})" if unit else label)
-        if len(curves) > 1:
-            axes.legend()
-
-    return _svg(name, f"{label} over training steps", draw)
 
 
 def reliability_plot(arms: Sequence[tuple[str, int, Reliability]]) -> Markup:
@@ -134,8 +41,8 @@ def reliability_plot(arms: Sequence[tuple[str, int, Reliability]]) -> Markup:
         _diagonal(axes, ends)
         for title, style, (predicted, observed) in shown:
             axes.plot(
-                predicted, observed, color=_colour(style), marker=MARKERS[style % ARM_STYLES], markersize=4,
-                linewidth=1.0, linestyle=DASHES[style % ARM_STYLES], label=title,
+                predicted, observed, color=colour(style), marker=marker(style), markersize=4,
+                linewidth=1.0, linestyle=dash(style), label=title,
             )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
         axes.set(xlabel="predicted sigma (8-bit levels, rms)", ylabel="observed error (8-bit levels, rms)")
@@ -143,9 +50,9 @@ def reliability_plot(arms: Sequence[tuple[str, int, Reliability]]) -> Markup:
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_minor_locator(NullLocator())
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.legend()
+        legend(axes)
 
-    return _svg("reliability", "Observed error against predicted sigma", draw)
+    return svg("reliability", "Observed error against predicted sigma", draw, height_for(len(arms) + 1))
 
 
 def coverage_plot(arms: Sequence[Coverage]) -> Markup:
@@ -158,59 +65,81 @@ def coverage_plot(arms: Sequence[Coverage]) -> Markup:
             ends = np.array(arm.spread, dtype=np.float64).reshape(-1, 2).T
             reach = np.maximum(np.abs(ends - np.array(arm.observed)), 0.0)
             axes.errorbar(
-                arm.nominal, arm.observed, yerr=reach, color=_colour(arm.style), linewidth=1.2, capsize=2,
-                marker=MARKERS[arm.style % ARM_STYLES], markersize=4, elinewidth=0.8,
-                linestyle=DASHES[arm.style % ARM_STYLES], label=arm.title,
+                arm.nominal, arm.observed, yerr=reach, color=colour(arm.style), linewidth=1.2, capsize=2,
+                marker=marker(arm.style), markersize=4, elinewidth=0.8,
+                linestyle=dash(arm.style), label=arm.title,
             )  # fmt: skip
         axes.set(xlim=(45, 100), ylim=(lowest, 101), xticks=[50, 68, 90, 95])
         axes.set(xlabel="nominal coverage (%)", ylabel="observed coverage (%)")
-        axes.legend(loc="lower right")
+        legend(axes, loc="lower right")
 
-    return _svg("coverage", "Observed against nominal coverage of the predicted intervals", draw)
-
-
-def _svg(name: str, title: str, draw: Any) -> Markup:
-    """Draw on fresh axes and return SVG whose colours, fonts and identifiers fit into the page."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=SIZE)
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg")
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
-    svg = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{name}-", svg).replace("xlink:href", "href")
-    for role, colour in STAND_IN.items():
-        svg = svg.replace(colour, f"var(--{role})")
-    head = f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {SIZE[0] * 72:g} {SIZE[1] * 72:g}">'
-    # matplotlib escapes the texts that it draws; the titles of arms are the only ones not written here.
-    return Markup(head + svg[svg.index(">") + 1 :])
+    title = "Observed against nominal coverage of the predicted intervals"
+    return svg("coverage", title, draw, height_for(len(arms) + 1))
 
 
-def _colour(style: int) -> str:
-    return STAND_IN[f"arm-{style % ARM_STYLES}"]
+def sparsification_plots(arms: Sequence[tuple[str, int, Sparsification]]) -> list[Markup]:
+    """One plot for each arm, on the same axes: the error that is left once the least certain pixels are gone.
+
+    Args:
+        arms: title, style and curves of each.
+    """
+    values = [v for _, _, saved in arms for curve in (saved.by_sigma, saved.by_sobel, saved.oracle) for v in curve]
+    top = 1.05 * max((value for v in values if (value := number(v)) is not None), default=1.0)
+
+    def plot(order: int, title: str, style: int, saved: Sparsification) -> Markup:
+        def draw(axes: Any) -> None:
+            _line(axes, saved.removed, saved.oracle, color=STAND_IN["muted"], linewidth=0.9, label="by true error")
+            sobel = {"color": STAND_IN["ink"], "linestyle": (0, (2, 2)), "linewidth": 0.9}
+            _line(axes, saved.removed, saved.by_sobel, **sobel, label="by edges")
+            _line(axes, saved.removed, saved.by_sigma, color=colour(style), linewidth=1.6, label="by sigma")
+            axes.set(ylim=(0.0, top), xlabel="share of pixels removed", ylabel="error of the rest")
+            axes.set_title(title, fontsize=8.5)
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend(loc="lower left")
+
+        return svg(f"sparsification-{order}", f"Error left after removing uncertain pixels, {title}", draw, SMALL_SIZE)
+
+    return [plot(order, *arm) for order, arm in enumerate(arms)]
+
+
+def pit_plots(arms: Sequence[tuple[str, int, list[float | None]]]) -> list[Markup]:
+    """One histogram for each arm, on the same axes: where true values fall in the predicted distribution.
+
+    Args:
+        arms: title, style and the share of values in each of N equal parts of [0,1].
+    """
+    shown = [(title, style, [number(share) or 0.0 for share in shares]) for title, style, shares in arms if shares]
+    top = 1.05 * max((len(shares) * max(shares) for _, _, shares in shown), default=1.0)
+
+    def plot(order: int, title: str, style: int, shares: list[float]) -> Markup:
+        def draw(axes: Any) -> None:
+            density = [len(shares) * share for share in shares]
+            edges = np.linspace(0.0, 1.0, len(shares) + 1)
+            axes.stairs(density, edges, fill=True, color=colour(style), alpha=0.3)
+            axes.stairs(density, edges, color=colour(style), linewidth=1.2)
+            axes.axhline(1.0, color=STAND_IN["muted"], linewidth=0.9)
+            axes.set(xlim=(0.0, 1.0), ylim=(0.0, max(top, 1.2)))
+            axes.set(xlabel="quantile of the prediction", ylabel="density of true values")
+            axes.set_title(title, fontsize=8.5)
+
+        return svg(f"pit-{order}", f"Histogram of predicted quantiles of the true values, {title}", draw, SMALL_SIZE)
+
+    return [plot(order, *arm) for order, arm in enumerate(shown)]
 
 
 def _diagonal(axes: Any, ends: tuple[float, float]) -> None:
     axes.plot(ends, ends, color=STAND_IN["muted"], linewidth=0.9, label="perfect")
 
 
+def _line(axes: Any, x: Sequence[float | None], y: Sequence[float | None], **style: Any) -> None:
+    """A line through the pairs that are finite; nothing if there is none."""
+    pairs = [(number(a), number(b)) for a, b in zip(x, y, strict=False)]
+    kept = np.array([pair for pair in pairs if None not in pair], dtype=np.float64).reshape(-1, 2)
+    if len(kept):
+        axes.plot(kept[:, 0], kept[:, 1], **style)
+
+
 def _positive(bins: Reliability) -> NDArray[np.float64]:
     """Predicted and observed values `[2,N]` of the bins that a logarithmic axis can show."""
     pairs = [(p, o) for p, o in zip(bins.predicted, bins.observed, strict=False) if p and o and min(p, o) > 0.0]
     return np.array(pairs, dtype=np.float64).reshape(-1, 2).T
-
-
-def _smooth(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Running mean of steps and values, only where the window is full."""
-    window = max(1, len(curve.values) // SMOOTHING)
-    weights = np.full(window, 1.0 / window)
-    return np.convolve(curve.steps, weights, "valid"), np.convolve(curve.values, weights, "valid")
-
-
-def _limit(axes: Any, values: NDArray[np.float64]) -> None:
-    """Keep a few wild values, mostly of the first steps, from flattening the rest."""
-    low, high = np.quantile(values, [0.01, 0.97])
-    margin = 0.08 * (high - low) or 1.0
-    axes.set_ylim(max(low - margin, values.min() - margin), min(high + margin, values.max() + margin))

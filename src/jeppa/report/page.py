@@ -1,28 +1,15 @@
 """Saved results -> `report.html`: one file, its style, pictures and plots inside, nothing from the net."""
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
 from jeppa.report import sections
-from jeppa.report.saved import Report, Scene, number, read_object, read_report
+from jeppa.report.files import number, read_object
+from jeppa.report.saved import Report, read_report
 from jeppa.report.sections import Metrics
-from jeppa.report.table import METRICS, Cell, decimals, metric_table, shown
+from jeppa.report.table import METRICS, Headline, decimals, metric_table, shown
+from jeppa.report.template import NBSP, write_page
 
 PAGE = "report.html"
-NBSP = "\N{NO-BREAK SPACE}"
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A number at the top of the page and what it means."""
-
-    value: Cell
-    unit: str
-    name: str
-    text: str
 
 
 def write_report(folder: Path) -> Path:
@@ -47,7 +34,10 @@ def write_report(folder: Path) -> Path:
         "estimates": sections.estimates(folder, report),
         "interpolation": sections.interpolation(folder, report.interpolation),
     }
-    html = _template().render(
+    return write_page(
+        folder / PAGE,
+        "report.html.j2",
+        title=report.title,
         report=report,
         lead=metrics[report.lead.arm],
         headlines=_headlines(report, metrics),
@@ -55,39 +45,12 @@ def write_report(folder: Path) -> Path:
         columns=columns,
         training=sections.training_plots(folder, report),
         calibration=sections.calibration_plots(report, metrics),
-        table=metric_table(report.arms, metrics),
+        sigma_plots=sections.sigma_plots(report),
+        table=metric_table([metrics[arm.arm] for arm in report.arms]),
         times=_times(report),
         total=report.seconds.get("total"),
         scenes=[("Trained on", report.data.train), ("Held out", report.data.heldout)] if report.data else [],
     )
-    page, draft = folder / PAGE, folder / f"{PAGE}.tmp"
-    draft.write_text(html, encoding="utf-8")
-    os.replace(draft, page)
-    return page
-
-
-def duration(seconds: float) -> str:
-    """A time span for people: `0.8 s`, `42 s`, `8 min 32 s`, `2 h 5 min`."""
-    whole = round(seconds)
-    if seconds < 10:
-        return f"{seconds:.1f}{NBSP}s"
-    if whole < 60:
-        return f"{whole}{NBSP}s"
-    if whole < 3600:
-        return f"{whole // 60}{NBSP}min {whole % 60}{NBSP}s"
-    return f"{whole // 3600}{NBSP}h {whole % 3600 // 60}{NBSP}min"
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=PackageLoader("jeppa.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(duration=duration, by_label=_by_label)
-    return environment.get_template("report.html.j2")
 
 
 def _headlines(report: Report, metrics: Metrics) -> list[Headline]:
@@ -125,11 +88,3 @@ def _times(report: Report) -> list[tuple[str, float, float]]:
     parts = {name: seconds for name, seconds in report.seconds.items() if name != "total"}
     longest = max(parts.values(), default=0.0) or 1.0
     return [(name, seconds, seconds / longest) for name, seconds in parts.items()]
-
-
-def _by_label(scenes: list[Scene]) -> list[tuple[str, list[str]]]:
-    """Names of scenes under each label, in the order of appearance."""
-    groups: dict[str, list[str]] = {}
-    for scene in scenes:
-        groups.setdefault(scene.label or "", []).append(scene.name)
-    return list(groups.items())

@@ -19,6 +19,7 @@ PIXEL_BUDGET = 6_000_000
 """Pixels of all reconstruction pictures together: at about 1.3 bytes a pixel in PNG, and a third more in
 base64, about 10 MB."""
 
+DETAIL_SIDE = 64
 SMALL_SIDE = 256
 """Below this many pixels a picture is shown larger than it is, with its pixels kept square."""
 
@@ -66,6 +67,14 @@ def longest_side(count: int) -> int:
 def photo(image: Image.Image, alt: str, side: int = MAX_SIDE) -> Picture:
     """A picture as it is, or shrunk to `side`."""
     return _as_png(image.resize(_fitting(image.size, side), Image.Resampling.LANCZOS), alt)
+
+
+def detail(image: Image.Image, alt: str) -> Picture:
+    """The middle of a picture, pixel for pixel: shrinking would average noise away."""
+    left, top = (max(0, (length - DETAIL_SIDE) // 2) for length in image.size)
+    return _as_png(
+        image.crop((left, top, left + min(DETAIL_SIDE, image.width), top + min(DETAIL_SIDE, image.height))), alt
+    )
 
 
 def colour_scale(sigmas: Sequence[NDArray[np.float32]]) -> ColourScale:

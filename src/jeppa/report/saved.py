@@ -1,21 +1,16 @@
-"""The saved results that a report is made from: the contract of `report.json`, and the files that it names.
+"""The saved results that a report is made from: the contract of `report.json`.
 
-All names in `report.json` are relative to its folder and stay inside it. A section that is absent is left out
-of the page; a file that is named but absent, damaged or of the wrong kind is a `DataError`.
+A section that is absent is left out of the page; a file that is named but absent, damaged or of the wrong kind is
+a `DataError`, see `jeppa.report.files`.
 """
 
-import json
-import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from jeppa.errors import DataError
+from jeppa.report.files import read_saved
 
 MANIFEST = "report.json"
 
@@ -58,6 +53,29 @@ class Reliability(Saved):
 
     predicted: list[float | None]
     observed: list[float | None]
+
+
+class Sparsification(Saved):
+    """Error of the pixels that are left after removing a share of them, in the order of three judges.
+
+    Args:
+        removed: share of pixels, 0 to 1.
+        by_sigma: the largest predicted sigma goes first.
+        by_sobel: the strongest edge of the reconstruction goes first; may be empty.
+        oracle: the largest true error goes first; may be empty.
+    """
+
+    removed: list[float | None]
+    by_sigma: list[float | None]
+    by_sobel: list[float | None] = []
+    oracle: list[float | None] = []
+
+
+class Calibration(Reliability):
+    """What one arm's sigma is worth; `pit` has the share of true values in equal parts of the predicted quantile."""
+
+    sparsification: Sparsification | None = None
+    pit: list[float | None] | None = None
 
 
 class SampleRow(Saved):
@@ -119,7 +137,7 @@ class Report(Saved):
     seconds: dict[str, float] = {}
     data: Data | None = None
     reconstructions: list[Reconstruction] = []
-    calibration: dict[str, Reliability] = {}
+    calibration: dict[str, Calibration] = {}
     samples: list[SampleRow] = []
     sample_labels: list[str | None] | None = None
     sample_seeds: list[int] | None = None
@@ -142,85 +160,6 @@ def read_report(folder: Path) -> Report:
     """Read `report.json`.
 
     Raises:
-        DataError: it is missing, no JSON, or breaks the contract; names the first key that does.
+        DataError: see `read_saved`.
     """
-    values = read_object(folder, MANIFEST)
-    try:
-        return Report.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise DataError(f"{folder / MANIFEST}: {key}: {first['msg']}; save the results again") from None
-
-
-def read_object(folder: Path, name: str) -> dict[str, Any]:
-    """Read a JSON object."""
-    path = _existing(folder, name)
-    return _parse_object(path, str(path), path.read_bytes())
-
-
-def read_log(folder: Path, run: str) -> list[dict[str, Any]]:
-    """Read the `log.jsonl` of a run folder: one object for each log step."""
-    path = _existing(folder, f"{run}/log.jsonl")
-    lines = path.read_bytes().splitlines()
-    return [_parse_object(path, f"{path}, line {n}", line) for n, line in enumerate(lines, 1) if line.strip()]
-
-
-def read_image(folder: Path, name: str) -> Image.Image:
-    """Read a picture as 8-bit RGB."""
-    path = _existing(folder, name)
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError):
-        raise DataError(f"{path}: not a readable picture; save the results again") from None
-
-
-def read_map(folder: Path, name: str) -> NDArray[np.float32]:
-    """Read a sigma or error map: float32 `[H,W]`, 8-bit grey levels, finite."""
-    path = _existing(folder, name)
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise DataError(f"{path}: not a readable .npy array; save the results again") from None
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
-        raise DataError(f"{path}: must hold floats of shape [H,W]; save the results again")
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: holds NaN or infinite values; save the results again")
-    return values.astype(np.float32)
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None for anything else: null, NaN, text, a flag."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def interval(metrics: dict[str, Any], key: str) -> tuple[float, float] | None:
-    """The 95 % interval that is saved beside metric `key`, if both of its ends are finite."""
-    ends = metrics.get(f"{key}_ci95")
-    if not isinstance(ends, list) or len(ends) != 2:
-        return None
-    lo, hi = number(ends[0]), number(ends[1])
-    return None if lo is None or hi is None else (lo, hi)
-
-
-def _existing(folder: Path, name: str) -> Path:
-    """Path of a named file; it must lie inside the folder, so that no other file gets into the page."""
-    path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(f"{path}: lies outside the report's folder; name files relative to {folder}")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; save the results again")
-    return path
-
-
-def _parse_object(path: Path, place: str, text: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except ValueError:
-        raise DataError(f"{place}: not valid JSON; save the results again") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{place}: must hold a JSON object; save the results again")
-    return values
+    return read_saved(folder, MANIFEST, Report)

@@ -7,7 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jeppa.report import figures
+from jeppa.report import curves, figures
+from jeppa.report.files import interval, number, read_image, read_log, read_map
 from jeppa.report.pictures import ColourScale, Picture, colour_map, colour_scale, longest_side, photo
 from jeppa.report.saved import (
     Arm,
@@ -15,11 +16,6 @@ from jeppa.report.saved import (
     Interpolation,
     Reconstruction,
     Report,
-    interval,
-    number,
-    read_image,
-    read_log,
-    read_map,
 )
 
 COVERAGES = (50, 68, 90, 95)
@@ -88,9 +84,32 @@ def calibration_plots(report: Report, metrics: Metrics) -> list[Markup]:
     """Reliability, then coverage; each only if it was saved."""
     styles = {arm.arm: (arm.title, style) for style, arm in enumerate(report.arms)}
     bins = [(*styles[arm], saved) for arm, saved in report.calibration.items() if arm in styles]
-    coverages = [found for arm in styles if (found := _coverage(metrics[arm], *styles[arm]))]
+    coverages = [found for arm in styles if (found := coverage(metrics[arm], *styles[arm]))]
     plots = [figures.reliability_plot(bins)] if bins else []
     return plots + ([figures.coverage_plot(coverages)] if coverages else [])
+
+
+def coverage(metrics: dict[str, Any], title: str, style: int) -> figures.Coverage | None:
+    """Observed coverage of one arm in percent, at the levels that were measured; None without any."""
+    observed = {p: value for p in COVERAGES if (value := number(metrics.get(f"coverage_{p}"))) is not None}
+    if not observed:
+        return None
+    ends = [interval(metrics, f"coverage_{p}") or (value, value) for p, value in observed.items()]
+    return figures.Coverage(
+        title,
+        style,
+        nominal=[float(p) for p in observed],
+        observed=[100.0 * value for value in observed.values()],
+        spread=[(100.0 * lo, 100.0 * hi) for lo, hi in ends],
+    )
+
+
+def sigma_plots(report: Report) -> list[Markup]:
+    """Sparsification, then quantile histograms, one plot for each arm that has them."""
+    saved = [(arm.title, style, report.calibration.get(arm.arm)) for style, arm in enumerate(report.arms)]
+    removed = [(title, style, one.sparsification) for title, style, one in saved if one and one.sparsification]
+    quantiles = [(title, style, one.pit) for title, style, one in saved if one and one.pit]
+    return figures.sparsification_plots(removed) + figures.pit_plots(quantiles)
 
 
 def training_plots(folder: Path, report: Report) -> list[Markup]:
@@ -100,12 +119,12 @@ def training_plots(folder: Path, report: Report) -> list[Markup]:
     plots = []
     for key, label, unit in CURVES:
         named = enumerate(zip(report.arms, logs, strict=True))
-        found = [figures.logged(log, key, arm.title, style) for style, (arm, log) in named]
-        curves = [curve for curve in found if curve]
-        if curves:
-            plots.append(figures.training_plot(key.replace("_", "-"), label, unit, curves))
-    loss = figures.logged(denoiser_log, "loss", "diffusion", style=len(report.arms))
-    return plots + ([figures.training_plot("diffusion-loss", "diffusion loss", "", [loss])] if loss else [])
+        found = [curves.logged(log, key, arm.title, style) for style, (arm, log) in named]
+        drawn = [curve for curve in found if curve]
+        if drawn:
+            plots.append(curves.training_plot(key.replace("_", "-"), label, unit, drawn))
+    loss = curves.logged(denoiser_log, "loss", "diffusion", style=len(report.arms))
+    return plots + ([curves.training_plot("diffusion-loss", "diffusion loss", "", [loss])] if loss else [])
 
 
 def sample_columns(report: Report) -> list[Column]:
@@ -179,18 +198,3 @@ def _tiles(
         alt = f"Absolute error map of {name}, {arm.title}: {levels}"
         detail = "observed" if is_lead else arm.title
         yield Tile(colour_map(read_map(folder, saved.error), scale, alt, side), "|Error|", detail)
-
-
-def _coverage(metrics: dict[str, Any], title: str, style: int) -> figures.Coverage | None:
-    """Observed coverage of one arm in percent, at the levels that were measured; None without any."""
-    observed = {p: value for p in COVERAGES if (value := number(metrics.get(f"coverage_{p}"))) is not None}
-    if not observed:
-        return None
-    ends = [interval(metrics, f"coverage_{p}") or (value, value) for p, value in observed.items()]
-    return figures.Coverage(
-        title,
-        style,
-        nominal=[float(p) for p in observed],
-        observed=[100.0 * value for value in observed.values()],
-        spread=[(100.0 * lo, 100.0 * hi) for lo, hi in ends],
-    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jeppa.report.saved import Arm, interval, number
+from jeppa.report.files import interval, number
 
 HIGHER, LOWER, BASELINE = "higher is better", "lower is better", "baseline"
 NO_REASON = "saved as null without a reason"
@@ -69,10 +69,36 @@ METRICS = (
         "Rate plus distortion, a bound on the lossless code length; 8 is an uncompressed picture.",
         "bits/dim",
     ),
+    Metric("png_bpd", "PNG", BASELINE, "Lossless code length of the same pictures, header included.", "bits/dim"),
+    Metric("jpeg2000_bpd", "Lossless JPEG 2000", BASELINE, "The same by another codec.", "bits/dim"),
+    Metric("webp_bpd", "Lossless WebP", BASELINE, "The same by another codec.", "bits/dim"),
     Metric("ence", "ENCE", LOWER, "Mean relative gap of predicted and observed error over bins of sigma."),
+    Metric(
+        "ence_reference", "ENCE if sigma were right", BASELINE,
+        "The same for errors drawn from the prediction itself; no sigma is expected below it.",
+    ),
+    Metric("ence_constant", "ENCE of one sigma", BASELINE, "The same bins with one constant sigma predicted for all."),
+    Metric("ence_sobel", "ENCE of an edge detector", BASELINE, "The same with edges for sigma, in bins of their own."),
     Metric(
         "chi2", "Standardised error", "target 1",
         "Mean of squared error over predicted variance; above 1 is overconfident.", digits=2,
+    ),
+    Metric(
+        "recalibration_slope", "Recalibration slope", "target 1",
+        "Factor that log-variances lack, fitted on other images; below 1 sigma varies too much.", digits=2,
+    ),
+    Metric(
+        "recalibration_offset", "Recalibration offset", "target 0",
+        "What log-variances lack on average; above 0 sigma is too small.", digits=2,
+    ),
+    Metric(
+        "chi2_recalibrated", "Standardised error, recalibrated", "target 1",
+        "The standardised error after slope and offset.", digits=2,
+    ),
+    Metric("ence_recalibrated", "ENCE, recalibrated", LOWER, "ENCE after slope and offset."),
+    Metric(
+        "coverage_90_recalibrated", "Coverage at 90 %, recalibrated", "target 90",
+        "Coverage after slope and offset.", "%", digits=1, factor=100.0,
     ),
     Metric("crps", "CRPS", LOWER, "Distance of the predicted distribution to the true value."),
     Metric("ause", "AUSE", LOWER, "Cost of discarding pixels by sigma instead of by true error; 0 is ideal."),
@@ -92,13 +118,35 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text with the ends of its interval, or a dash with a reason and its footnote mark."""
+    """A number as text with the ends of its interval, or a dash with a reason and its footnote mark.
+
+    Args:
+        text: the number.
+        low: lower end of the interval; may be empty.
+        high: upper end.
+        reason: why there is no number.
+        mark: of the footnote with the reason.
+        best: whether to emphasise it.
+        detail: a further line, such as the values of single seeds.
+    """
 
     text: str
     low: str = ""
     high: str = ""
     reason: str = ""
     mark: int | None = None
+    best: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number at the top of the page and what it means."""
+
+    value: Cell
+    unit: str
+    name: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -116,23 +164,26 @@ class MetricTable:
     unmeasured: dict[str, list[str]]
 
 
-def metric_table(arms: Sequence[Arm], metrics: dict[str, dict[str, Any]]) -> MetricTable:
+def metric_table(saved: Sequence[dict[str, Any]]) -> MetricTable:
     """Sort the known metrics, and any others with an interval, into measured and not measured.
 
     Args:
-        arms: the columns.
-        metrics: content of `metrics.json` by the name of the arm.
+        saved: content of `metrics.json` for each arm, the columns.
     """
     notes: list[str] = []
     rows: list[tuple[Metric, list[Cell]]] = []
     unmeasured: dict[str, list[str]] = {}
-    saved = [metrics[arm.arm] for arm in arms]
     for metric in _all_metrics(saved):
         if any(number(one.get(metric.key)) is not None for one in saved):
             rows.append((metric, [shown(metric, one) or _empty(metric, one, notes) for one in saved]))
         else:
             unmeasured.setdefault(_reason(metric, saved[0]), []).append(metric.name)
     return MetricTable(rows, notes, unmeasured)
+
+
+def metric_of(key: str) -> Metric:
+    """How to show `key`: under its own name where it is not known."""
+    return next((metric for metric in METRICS if metric.key == key), Metric(key, key, "", ""))
 
 
 def decimals(value: float, digits: int, signed: bool = False) -> str:
