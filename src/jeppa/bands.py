@@ -91,9 +91,13 @@ class BandGaussian:
         """Variance of each pixel, `[B,3,H,W]`."""
         return self.logvar.exp()
 
+    def element_residual(self, x: Tensor) -> Tensor:
+        """Coefficients of x - mean, float32."""
+        return to_bands(x.float() - self.mean.float(), self.basis)
+
     def element_nll(self, x: Tensor) -> Tensor:
         """Negative log density of each coefficient in nats, shape of `mean`."""
-        residual = to_bands(x.float() - self.mean.float(), self.basis)
+        residual = self.element_residual(x)
         if self.degrees is None:
             return gaussian_nll(residual, self.band_logvar.float())
         return student_t_nll(residual, self.band_logvar.float(), self.degrees)

@@ -115,21 +115,26 @@ def reconstruct(
     model: Path,
     input: Path,
     out: Path,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> None:
     """Reconstruct pictures and draw their sigma maps.
 
-    Writes NAME.recon.png, NAME.sigma.png and NAME.sigma.npy (float32 [H,W], 8-bit levels) for each picture.
+    Writes NAME.recon.png, NAME.sigma.png and NAME.sigma.npy (float32 [H,W], 8-bit levels) for each picture, and
+    NAME.draw.png, the reconstruction with a drawn residual, if the temperature is above 0.
 
     Parameters
     ----------
     model: run folder or exported folder.
     input: an image file, a folder or a zip of images.
     out: folder to write.
+    temperature: size of the drawn residual: 0 for none, 1 for a fair draw from the predicted distribution.
+    seed: seed of the drawn residual.
     """
     from jeppa.pictures import reconstruct_files
     from jeppa.pipeline import load_model
 
-    for name in reconstruct_files(load_model(model), input, out):
+    for name in reconstruct_files(load_model(model), input, out, temperature, seed):
         say(name)
 
 
@@ -214,6 +219,34 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
     for key in ("psnr", "ssim", "elbo_bpd", "sigma_error_spearman", "coverage_90", "chi2"):
         say(f"{key}: {evaluation.metrics[key]}")
     say(f"metrics: {out}")
+
+
+@app.command
+def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
+    """Fit the size of sigma to held-out images and export the model with it; reconstructions stay as they are.
+
+    Parameters
+    ----------
+    model: run folder or exported folder of a VAE with a sigma head.
+    data: folder, zip file or builtin:photos.
+    out: folder to write; opens like the run folder.
+    resolution: side of the centred square of each image; whole images unless given.
+    split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+    """
+    from jeppa.data import open_source
+    from jeppa.evaluate.calibrate import calibrate as fit_sigma
+    from jeppa.pictures import make_folder
+    from jeppa.pipeline import load_model
+    from jeppa.vae import save_folder
+
+    codec = load_model(model).codec
+    source = open_source(data, split)  # type: ignore[arg-type]
+    say_skipped(source)
+    found = fit_sigma(codec.vae, source, resolution)
+    make_folder(out)
+    save_folder(codec.vae, codec.stats.shift, codec.stats.scale, out)
+    say(f"log-variance: slope {found.slope:.3f}, offset {found.offset:+.3f}, fitted on {len(source)} images")
+    say(f"model: {out}")
 
 
 @app.command

@@ -22,8 +22,7 @@ from jeppa.checkpoint import write_text_atomically
 from jeppa.config import DataConfig, DenoiserConfig, DiffusionRun, Likelihood, OptimConfig, VAERun
 from jeppa.data import ImageSource, evaluation_images, open_source, write_png
 from jeppa.data.sheet import error_levels, sigma_levels
-from jeppa.evaluate import evaluate, write_metrics
-from jeppa.evaluate.run import versions
+from jeppa.evaluate import evaluate, versions, write_metrics
 from jeppa.pictures import make_folder
 from jeppa.pipeline import Model, SamplerSettings, load_model
 from jeppa.progress import follow
@@ -178,7 +177,8 @@ def _train_denoiser(out: Path, seed: int, console: Console, clock: Clock) -> Jso
 def _evaluate(model: Model, heldout: ImageSource) -> Json:
     evaluation = evaluate(model.codec.vae, heldout, None, model.path.name)
     write_metrics(evaluation, model.path / "metrics.json")
-    return {"predicted": evaluation.predicted, "observed": evaluation.observed}
+    curve: Json = evaluation.curves["reliability"]
+    return curve
 
 
 def _reconstruct(models: dict[Likelihood, Model], heldout: ImageSource, out: Path) -> list[Json]:

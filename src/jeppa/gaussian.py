@@ -40,6 +40,9 @@ class Predictive(Protocol):
     def element_logvar(self) -> Tensor:
         """Natural log of the variance of each independent element, `[B,3,H,W]`."""
 
+    def element_residual(self, x: Tensor) -> Tensor:
+        """Residual of each independent element, `[B,3,H,W]`."""
+
     def element_nll(self, x: Tensor) -> Tensor:
         """Negative log density of each independent element in nats; sums to `-log_prob`."""
 
@@ -82,12 +85,16 @@ class DiagonalGaussian:
         """Standard deviation (what people are shown as sigma), shape of `logvar`."""
         return (0.5 * self.logvar.float()).exp()
 
+    def element_residual(self, x: Tensor) -> Tensor:
+        """x - mean, float32."""
+        return x.float() - self.mean.float()
+
     def element_nll(self, x: Tensor) -> Tensor:
         """Negative log density of each element of `x` in nats, shape of `mean`.
 
         Source: -log N(x; m, v) = 1/2 [log 2 pi + log v + (x - m)^2 / v].
         """
-        return gaussian_nll(x.float() - self.mean.float(), self.logvar.float())
+        return gaussian_nll(self.element_residual(x), self.logvar.float())
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density of `x` in nats, summed over all but the first dimension: `[B]`."""

@@ -1,6 +1,7 @@
 """Pictures as files: what `reconstruct`, `generate` and `interpolate` write."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +22,24 @@ SHEET_PICTURES = 64
 FRAME_MILLISECONDS = 120
 
 
-def reconstruct_files(model: Model, input_path: Path, out: Path) -> Iterator[str]:
+def reconstruct_files(
+    model: Model, input_path: Path, out: Path, temperature: float = 0.0, seed: int = 0
+) -> Iterator[str]:
     """Write reconstruction and sigma map of one image file, or of all in a folder or zip; yields a line for each.
 
+    Args:
+        model: with a VAE.
+        input_path: image file, folder or zip.
+        out: folder to write.
+        temperature: above 0, `.draw.png` is the reconstruction with a residual of this size drawn.
+        seed: of the drawn residual, the same for every picture.
+
     Raises:
+        ConfigError: a negative temperature.
         DataError: no image, or none that can be read.
     """
+    if not 0.0 <= temperature < math.inf:
+        raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
     pictures = _pictures(input_path)
     make_folder(out)
     for name, x in pictures:
@@ -38,6 +51,10 @@ def reconstruct_files(model: Model, input_path: Path, out: Path) -> Iterator[str
         scale = f"black 0 to pale yellow {SIGMA_SCALE:.0f} 8-bit levels"
         write_png(colour_map(levels), target.with_name(target.name + ".sigma.png"), {"scale": scale})
         np.save(target.with_name(target.name + ".sigma.npy"), levels)
+        if temperature > 0.0:
+            drawn = model.draw(x[None], temperature, seed)[0]
+            about = {"model": str(model.path), "temperature": str(temperature), "seed": str(seed)}
+            write_png(drawn, target.with_name(target.name + ".draw.png"), about)
         size = f"{x.shape[2]}x{x.shape[1]}"
         yield f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 

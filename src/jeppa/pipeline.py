@@ -72,6 +72,11 @@ class Model:
         """Reconstruction and its log-variance at the size of `x` (`[B,3,H,W]` in [-1,1]), from the latent mean."""
         return self.codec.vae.reconstruct(x)
 
+    @torch.no_grad()
+    def draw(self, x: Tensor, temperature: float, seed: int) -> Tensor:
+        """Reconstructions `[B,3,H,W]` with drawn residuals; picture i has seed `seed` + i, see the VAE's `draw`."""
+        return self.codec.vae.draw(x, temperature, generators_for(range(seed, seed + len(x))))
+
     def sample(self, seeds: Sequence[int], settings: SamplerSettings) -> Iterator[SamplerStep]:
         """DDIM in latent space, one picture for each seed; the last step's `zt` is the standardised latent.
 

@@ -46,9 +46,13 @@ class DiagonalStudentT:
         """`logvar` itself: the pixels are independent."""
         return self.logvar
 
+    def element_residual(self, x: Tensor) -> Tensor:
+        """x - mean, float32."""
+        return x.float() - self.mean.float()
+
     def element_nll(self, x: Tensor) -> Tensor:
         """Negative log density of each pixel in nats, shape of `mean`."""
-        return student_t_nll(x.float() - self.mean.float(), self.logvar.float(), self.degrees)
+        return student_t_nll(self.element_residual(x), self.logvar.float(), self.degrees)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density of `x` in nats, summed over all but the first dimension: `[B]`."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch.nn import functional
 
@@ -13,6 +14,7 @@ from jeppa.evaluate.metrics import (
     LEVELS_PER_UNIT,
     PSNR_CAP,
     bits_per_dimension,
+    delta_e2000,
     dequantise,
     gradient_energy_ratio,
     psnr,
@@ -62,7 +64,7 @@ def test_values_outside_the_range_count_as_their_clamped_colour():
     """Red when a clamp of the reconstruction is dropped."""
     x, recon = pair()
     wild = recon * 4
-    for metric in (psnr, ssim, gradient_energy_ratio):
+    for metric in (psnr, ssim, delta_e2000, gradient_energy_ratio):
         torch.testing.assert_close(metric(x, wild), metric(x, wild.clamp(-1, 1)))
 
 
@@ -73,6 +75,22 @@ def test_rounding_to_8_bits_is_not_applied():
     assert psnr(x, x + 0.4 / 127.5).item() == pytest.approx(expected, abs=1e-2)
 
 
+def test_colour_difference_equals_scikit_image_on_each_image():
+    """Red when the range is [-1,1], channels are taken for rows, or the batch is pooled."""
+    x, recon = pair()
+    found = delta_e2000(x, recon)
+    for index in range(3):
+        one, other = (rgb2lab((t[index].permute(1, 2, 0).double().numpy() + 1) / 2) for t in (x, recon))
+        assert found[index].item() == pytest.approx(deltaE_ciede2000(one, other).mean(), rel=1e-3)
+    assert delta_e2000(x, x).tolist() == [0.0] * 3
+
+
+def test_black_and_white_are_100_apart():
+    """CIEDE2000 of L* 0 and 100. Red when the white point or the range is wrong."""
+    white = torch.ones(1, 3, 4, 4)
+    assert delta_e2000(white, -white).item() == pytest.approx(100.0, abs=0.01)
+
+
 def test_ssim_refuses_images_below_its_window():
     """Red when the check is dropped or is one pixel off."""
     x = torch.rand(1, 3, 11, 10, generator=generator())
@@ -81,7 +99,7 @@ def test_ssim_refuses_images_below_its_window():
     assert ssim(x.new_zeros(1, 3, 11, 11), x.new_zeros(1, 3, 11, 11)).item() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim, gradient_energy_ratio])
+@pytest.mark.parametrize("metric", [psnr, ssim, delta_e2000, gradient_energy_ratio])
 def test_pairs_that_would_broadcast_are_refused(metric):
     """Red when check_same_shape is dropped."""
     x, recon = pair()

@@ -119,7 +119,7 @@ def _signals() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interrupted` within the block; a no-op outside the main thread."""
 
     def interrupt(number: int, frame: object) -> None:
-        raise Interrupted(number)
+        raise Interrupted(number, "the same command")
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -76,7 +76,11 @@ def summarise_arm(evaluations: list[Json]) -> Json:
     for key in figures_of(evaluations):
         values = per_picture(evaluations, key) if key in evaluations[0]["rows"][0] else None
         if values is not None and values.size:
-            entry: Json = {"mean": float(values.mean()), "ci95": two_way_interval(values), "per_seed": _list(values.mean(1))}
+            entry: Json = {
+                "mean": float(values.mean()),
+                "ci95": two_way_interval(values),
+                "per_seed": _list(values.mean(1)),
+            }
         else:
             seeds = np.array([one["metrics"].get(key) for one in evaluations], dtype=np.float64)
             known = not np.isnan(seeds).any()

@@ -2,12 +2,13 @@
 
 Images are float tensors `[B,3,H,W]` in [-1,1]; a reconstruction is clamped to that range, as a viewer does,
 but not rounded to 8 bits. Every function returns `[B]` float32, to be averaged over images by
-`jeppa.evaluate.bootstrap`. PSNR and SSIM are those of torchmetrics.
+`jeppa.evaluate.bootstrap`. PSNR and SSIM are those of torchmetrics, CIEDE2000 that of scikit-image.
 """
 
 import math
 
 import torch
+from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -75,6 +76,27 @@ def ssim(x: Tensor, recon: Tensor) -> Tensor:
     )
     border = SSIM_WINDOW // 2
     return similarity[..., border : height - border, border : width - border].flatten(1).mean(1)
+
+
+def delta_e2000(x: Tensor, recon: Tensor) -> Tensor:
+    """Visible difference of colour, the mean of CIEDE2000 over pixels; about 1 is just seen, 0 is a copy: `[B]`.
+
+    Both images are read as sRGB with its white point D65.
+
+    Args:
+        x: original, `[B,3,H,W]` in [-1,1], not dequantised.
+        recon: reconstruction, same shape, clamped to [-1,1] here.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Source: Sharma, Wu and Dalal, The CIEDE2000 Color-Difference Formula, Color Res. Appl. 30(1), 2005.
+    """
+    check_same_shape(x, recon)
+    original, copy = (
+        rgb2lab(((image.float().clamp(-1.0, 1.0) + 1.0) / 2.0).cpu().numpy(), channel_axis=1) for image in (x, recon)
+    )
+    return torch.from_numpy(deltaE_ciede2000(original, copy, channel_axis=1)).to(x.device).float().flatten(1).mean(1)
 
 
 def gradient_energy_ratio(x: Tensor, recon: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
-"""Evaluate a VAE on images: every figure is a mean over images with a bootstrap interval."""
+"""Evaluate a VAE on images: every figure is a mean over images, or pooled over them, with a bootstrap interval."""
 
 import json
 import math
 import platform
 import subprocess
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,49 +16,84 @@ import torch
 from torch import Tensor
 
 from jeppa.data import ImageSource, evaluation_images
-from jeppa.evaluate import calibration, metrics
-from jeppa.evaluate.bootstrap import bootstrap_mean
-from jeppa.gaussian import DiagonalGaussian
-from jeppa.vae import HeteroscedasticVAE, pad_to_multiple
+from jeppa.errors import ConfigError, DataError
+from jeppa.evaluate import pooled as pooling
+from jeppa.evaluate.bootstrap import Estimate, bootstrap_mean
+from jeppa.evaluate.ence import reliability
+from jeppa.evaluate.features import load_features
+from jeppa.evaluate.lpips import ARCHITECTURES, load_lpips
+from jeppa.evaluate.measure import Measurement, Nets, measure_image
+from jeppa.evaluate.metrics import SSIM_WINDOW
+from jeppa.evaluate.ranking import REMOVED
+from jeppa.evaluate.recalibrate import values_per_image
+from jeppa.evaluate.weights import WeightsError
+from jeppa.vae import HeteroscedasticVAE
 
-NOT_YET = "not measured by this version"
-UNMEASURED = (
-    "delta_e2000", "lpips_alex", "lpips_vgg", "fd_efficientnet_lite0", "fd_floor", "ence", "crps", "ause", "ause_sobel",
-)  # fmt: skip
-PLOT_VALUES = 20_000
-
-Row = dict[str, float]
+NOT_ASKED = "perceptual metrics were not asked for"
+TOO_SMALL = "every image has a side below {} pixels"
+NO_VALUE = {
+    "ssim": TOO_SMALL.format(SSIM_WINDOW),
+    "lpips_alex": TOO_SMALL.format(ARCHITECTURES["alex"].smallest_side),
+    "lpips_vgg": TOO_SMALL.format(ARCHITECTURES["vgg"].smallest_side),
+    "gradient_energy_ratio": "every original is flat",
+    "gradient_energy_ratio_draw": "every original is flat",
+    "sigma_error_spearman": "sigma or the error has no order: it is the same in all blocks of each image",
+    "sigma_error_spearman_sobel": "the error or the gradient has no order: it is the same in all blocks of each image",
+    "ause": "every reconstruction is exact",
+    "ause_sobel": "every reconstruction is exact",
+}
+ONE_IMAGE = "one image says nothing about the spread"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` has the keys of metrics.json; `predicted` and `observed` are the reliability curve in 8-bit levels."""
+    """What `evaluate` measured; all of it can be written as JSON.
+
+    Args:
+        metrics: content of metrics.json.
+        rows: `name` and all figures of each image, None where it has none; for paired differences of models.
+        curves: `reliability` (`predicted`, `observed`: 8-bit levels in equal-count bins), `sparsification`
+            (`removed` share, relative error left `by_sigma`, `by_sobel`, `oracle`), `pit` (20 shares).
+    """
 
     metrics: dict[str, Any]
-    predicted: list[float]
-    observed: list[float]
+    rows: list[dict[str, Any]]
+    curves: dict[str, Any]
 
 
-def evaluate(vae: HeteroscedasticVAE, source: ImageSource, resolution: int | None, model: str) -> Evaluation:
-    """Measure `vae` on every image of `source`.
+def evaluate(
+    vae: HeteroscedasticVAE,
+    source: ImageSource,
+    resolution: int | None,
+    model: str,
+    limit: int | None = None,
+    perceptual: bool = True,
+) -> Evaluation:
+    """Measure `vae` on the images of `source`, each cut to multiples of 8 pixels.
 
     Args:
         vae: in evaluation mode.
         source: the images; held-out ones, or the figures say nothing.
         resolution: side of the centred square that is resized and measured, or None for whole images.
         model: name or path of the model, recorded as it is.
+        limit: measure at most that many images, evenly spread over the source; None for all.
+        perceptual: whether to measure LPIPS and the Frechet distance, which take most of the time.
+
+    Raises:
+        DataError: if the source is empty or an image damaged.
+        ConfigError: if `limit` is below 1 or `resolution` no multiple of 8.
+        CheckpointError: if the model's prediction is not finite.
     """
     began = time.perf_counter()
-    rows: list[Row] = []
-    sampled: list[tuple[Tensor, Tensor, Tensor]] = []
-    for index, (_, x) in enumerate(evaluation_images(source, resolution)):
-        row, decoded = measure_image(vae, x[None], index)
-        rows.append(row)
-        sampled.append(_some_values(x[None], decoded, index))
-    x, mean, logvar = (torch.cat(part, dim=-1) for part in zip(*sampled, strict=True))
-    curve = calibration.reliability(x, mean, logvar)
+    nets, missing = load_nets(perceptual)
+    chosen = spread(len(source), limit)
+    values = values_per_image(len(chosen))
+    names, measured = [], []
+    for index, name, x in _images(source, resolution, chosen):
+        names.append(name)
+        measured.append(measure_image(vae, x[None], index, nets, values, name))
     about = {
-        "n_images": len(rows),
+        "n_images": len(measured),
         "resolution": resolution,
         "data_fingerprint": source.fingerprint,
         "model": model,
@@ -66,58 +101,88 @@ def evaluate(vae: HeteroscedasticVAE, source: ImageSource, resolution: int | Non
         "versions": versions(),
         "seconds": round(time.perf_counter() - began, 2),
     }
-    return Evaluation({**summarise(rows), **about}, curve.sigma.tolist(), curve.error.tolist())
+    summary = summarise(measured, missing)
+    rows = [
+        {"name": name, **{key: _finite(value) for key, value in one.row.items()}}
+        for name, one in zip(names, measured, strict=True)
+    ]
+    return Evaluation({**summary, **about}, rows, curves(measured))
 
 
-@torch.no_grad()
-def measure_image(vae: HeteroscedasticVAE, x: Tensor, index: int) -> tuple[Row, DiagonalGaussian]:
-    """All figures of one image `[1,3,H,W]`, and its reconstruction from the latent mean.
-
-    Likelihood and calibration are measured on dequantised pixels. The bound samples z from the posterior; all
-    else uses its mean. `index` seeds both draws, so a figure does not depend on the other images.
-    """
-    generator = torch.Generator().manual_seed(index)
-    height, width = x.shape[2:]
-    posterior = vae.encode(pad_to_multiple(x))
-    whole = vae.decode(posterior.mean)
-    decoded = DiagonalGaussian(whole.mean[..., :height, :width], whole.logvar[..., :height, :width])
-    pixels = metrics.dequantise(x, generator)
-    drawn = vae.decode(posterior.sample(generator))
-    nats = -DiagonalGaussian(drawn.mean[..., :height, :width], drawn.logvar[..., :height, :width]).log_prob(pixels)
-    distortion = float(metrics.bits_per_dimension(nats, x.numel(), pixel_scale=True))
-    rate = float(metrics.bits_per_dimension(posterior.kl(), x.numel(), pixel_scale=False))
-    error = calibration.mean_square_error(pixels, decoded.mean)
-    sobel = calibration.sobel_logvar(decoded.mean, error)
-    row = {
-        "psnr": float(metrics.psnr(x, decoded.mean)),
-        "ssim": float(metrics.ssim(x, decoded.mean)) if min(height, width) >= metrics.SSIM_WINDOW else math.nan,
-        "gradient_energy_ratio": float(metrics.gradient_energy_ratio(x, decoded.mean)),
-        "distortion_bpd": distortion,
-        "rate_bpd": rate,
-        "elbo_bpd": distortion + rate,
-        "chi2": float(calibration.chi2(pixels, decoded.mean, decoded.logvar)),
-        "sigma_error_spearman": _block_spearman(pixels, decoded.mean, decoded.logvar),
-        "sigma_error_spearman_sobel": _block_spearman(pixels, decoded.mean, sobel),
-        "sigma_levels": float(decoded.var.mean().sqrt()) * metrics.LEVELS_PER_UNIT,
+def load_nets(perceptual: bool) -> tuple[Nets, dict[str, str]]:
+    """The nets that are installed, and why the others (by field of `Nets`) are not there."""
+    if not perceptual:
+        return Nets(), dict.fromkeys(("lpips_alex", "lpips_vgg", "features"), NOT_ASKED)
+    loaders: dict[str, Callable[[], Any]] = {
+        "lpips_alex": lambda: load_lpips("alex"),
+        "lpips_vgg": lambda: load_lpips("vgg"),
+        "features": load_features,
     }
-    for level in calibration.COVERAGE_LEVELS:
-        row[f"coverage_{round(100 * level)}"] = float(calibration.coverage(pixels, decoded.mean, decoded.logvar, level))
-    return row, decoded
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for key, load in loaders.items():
+        try:
+            found[key] = load()
+        except WeightsError as error:
+            missing[key] = str(error)
+    return Nets(**found), missing
 
 
-def summarise(rows: list[Row]) -> dict[str, Any]:
-    """Means over images with `<key>_ci95`; what has no value is null and explained under `reasons`."""
+def spread(count: int, limit: int | None) -> list[int]:
+    """At most `limit` of the indices below `count`, evenly spread and rising.
+
+    Raises:
+        DataError: if `count` is 0.
+        ConfigError: if `limit` is below 1.
+    """
+    if count == 0:
+        raise DataError("the source has no image to measure; pass one with images")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}, but must be at least 1; leave it out for all images")
+    taken = count if limit is None else min(limit, count)
+    return [(2 * i + 1) * count // (2 * taken) for i in range(taken)]
+
+
+def summarise(measured: Sequence[Measurement], missing: dict[str, str]) -> dict[str, Any]:
+    """All figures with `<key>_ci95`; what has no value is null and explained under `reasons`.
+
+    Args:
+        measured: all images, at least one; figures after recalibration are added to their rows.
+        missing: why nets are missing, by field of `Nets`.
+    """
+    pooled = pooling.Pooled()
+    pooling.pool_calibration(measured, pooled)
+    pooling.pool_recalibration(measured, pooled)
+    pooling.pool_features(measured, pooled, missing.get("features"))
+    reasons = dict(pooled.reasons)
+    estimates = {key: bootstrap_mean(np.array([one.row[key] for one in measured])) for key in measured[0].row}
+    for key, estimate in estimates.items():
+        if estimate.count == 0 and key not in reasons:
+            reasons[key] = missing.get(key) or NO_VALUE[key]
     summary: dict[str, Any] = {}
-    reasons = dict.fromkeys(UNMEASURED, NOT_YET)
-    for key in rows[0]:
-        estimate = bootstrap_mean(np.array([row[key] for row in rows]))
-        if estimate.count == 0:
-            reasons[key] = "a rank needs two different values" if "spearman" in key else "the images are too small"
-        summary[key] = _number(estimate.mean)
-        summary[f"{key}_ci95"] = [_number(estimate.lo), _number(estimate.hi)]
-    for key in UNMEASURED:
-        summary[key] = None
+    for key, estimate in (estimates | pooled.estimates).items():
+        summary[key], summary[f"{key}_ci95"] = _rounded(estimate.mean), _interval(estimate)
+    if len(measured) == 1:
+        reasons["ci95"] = ONE_IMAGE
     return {**summary, "reasons": reasons}
+
+
+def curves(measured: Sequence[Measurement]) -> dict[str, Any]:
+    """The curves of an `Evaluation`; those of sparsification are empty where every reconstruction is exact."""
+    bins = reliability(pooling.sigma_histograms(measured).sum(0))
+    left = torch.stack([one.sparsification for one in measured])
+    kept = left[left.isfinite().flatten(1).all(1)]
+    by_sigma, by_sobel, oracle = kept.mean(0).tolist() if len(kept) else ([], [], [])
+    return {
+        "reliability": {"predicted": bins.sigma.tolist(), "observed": bins.error.tolist()},
+        "sparsification": {
+            "removed": list(REMOVED) if len(kept) else [],
+            "by_sigma": by_sigma,
+            "by_sobel": by_sobel,
+            "oracle": oracle,
+        },
+        "pit": torch.stack([one.pit for one in measured]).mean(0).tolist(),
+    }
 
 
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
@@ -138,23 +203,26 @@ def commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
-    names = ("jeppa", "torch", "diffusers", "numpy", "torchmetrics")
+    names = ("jeppa", "torch", "diffusers", "numpy", "pillow", "scikit-image", "scoringrules", "torchmetrics")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _block_spearman(x: Tensor, mean: Tensor, logvar: Tensor) -> float:
-    block = 8 if min(x.shape[2:]) >= 8 else 1
-    return float(calibration.block_spearman(x, mean, logvar, block))
+def _images(source: ImageSource, resolution: int | None, chosen: list[int]) -> Iterator[tuple[int, str, Tensor]]:
+    """Index in the source, name and x of the chosen images."""
+    part = replace(source, refs=tuple(source.refs[index] for index in chosen))
+    for index, (name, x) in zip(chosen, evaluation_images(part, resolution), strict=True):
+        yield index, name, x
 
 
-def _some_values(x: Tensor, decoded: DiagonalGaussian, index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """An even share of an image's values for the pooled reliability curve, each `[1,1,1,N]`."""
-    generator = torch.Generator().manual_seed(index)
-    chosen = torch.randperm(x.numel(), generator=generator)[:PLOT_VALUES]
-    parts: Iterable[Tensor] = (x, decoded.mean, decoded.logvar)
-    x_part, mean_part, logvar_part = (part.reshape(-1)[chosen].view(1, 1, 1, -1) for part in parts)
-    return x_part, mean_part, logvar_part
+def _interval(estimate: Estimate) -> list[float | None]:
+    """The ends, both null for a figure without a value or spread."""
+    ends = [_rounded(estimate.lo), _rounded(estimate.hi)]
+    return [None, None] if None in ends else ends
 
 
-def _number(value: float) -> float | None:
+def _rounded(value: float) -> float | None:
     return None if math.isnan(value) else float(f"{value:.6g}")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -51,6 +51,10 @@ METRICS = (
         "gradient_energy_ratio", "Sharpness", "target 1",
         "Mean gradient of the reconstruction over that of the original; below 1 is blurred.",
     ),
+    Metric(
+        "gradient_energy_ratio_draw", "Sharpness of a draw", "target 1",
+        "The same of a reconstruction with a residual drawn from the predicted distribution.",
+    ),
     Metric("lpips_alex", "LPIPS (AlexNet)", LOWER, "Perceptual distance to the original."),
     Metric("lpips_vgg", "LPIPS (VGG)", LOWER, "Perceptual distance to the original."),
     Metric(

@@ -9,8 +9,8 @@ from typing import Any, Self
 class Interrupted(BaseException):
     """A signal stopped the run after its state was saved; `128 + signal_number` is the exit code."""
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; everything is saved, go on with --resume")
+    def __init__(self, signal_number: int, how: str = "--resume") -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; everything is saved, go on with {how}")
         self.signal_number = signal_number
 
 

@@ -9,9 +9,12 @@ from jeppa.config import VAERun
 from jeppa.gaussian import DiagonalGaussian
 
 RATE_MEMORY = 0.95
-# A rate falls by about a fifth of a percent when beta grows by one; this settles in some fifty steps.
-GAIN = 0.1
-LARGEST_CHANGE = 0.05
+# The rate answers to beta slowly, more slowly the lower the learning rate: most of the action is proportional, and
+# large errors are integrated no faster than small ones, else beta runs away while the latent is still on its way.
+PROPORTIONAL = 3.0
+INTEGRAL = 0.02
+LARGEST_ERROR = 0.5
+INTEGRATED_ERROR = 0.1
 LEAST_BETA = 1e-6
 ACTIVE_VARIANCE = 0.01
 
@@ -45,7 +48,7 @@ class KLTerm(nn.Module):
         if self._zero:
             return torch.zeros_like(self.log_beta)
         share = min(1.0, (float(self.steps) + 1.0) / self.warmup) if self.warmup else 1.0
-        return self.log_beta.exp() * share
+        return (self.log_beta + PROPORTIONAL * self._error()).exp() * share
 
     def forward(self, posterior: DiagonalGaussian, dims: int) -> dict[str, Tensor]:
         """Terms `[B]`: `weighted` (nats), `rate` (bits a dimension of the image) and, for the log, those of channels.
@@ -80,16 +83,22 @@ class KLTerm(nn.Module):
 
     @torch.no_grad()
     def _advance(self, rate: Tensor) -> None:
-        """Count the step and, where a rate is wanted, move beta: an integral controller on the logarithm.
+        """Count the step and, where a rate is wanted, move the integral part of beta.
 
         Source: in the manner of Rezende and Viola, arXiv 1810.00597, with the rate as the constraint.
         """
         memory = RATE_MEMORY if int(self.steps) else 0.0
         self.steps += 1
         self.average_rate.mul_(memory).add_(rate, alpha=1.0 - memory)
-        if self.wanted is not None and int(self.steps) > self.warmup:
-            change = GAIN * (self.average_rate.clamp(min=1e-9) / self.wanted).log()
-            self.log_beta += change.clamp(-LARGEST_CHANGE, LARGEST_CHANGE)
+        if int(self.steps) > self.warmup:
+            self.log_beta += INTEGRAL * self._error().clamp(-INTEGRATED_ERROR, INTEGRATED_ERROR)
+
+    def _error(self) -> Tensor:
+        """Logarithm of the rate over the wanted one, bounded; 0 where no rate is wanted or none was seen yet."""
+        if self.wanted is None or not int(self.steps):
+            return torch.zeros_like(self.log_beta)
+        error = (self.average_rate.clamp(min=1e-9) / self.wanted).log()
+        return error.clamp(-LARGEST_ERROR, LARGEST_ERROR)
 
 
 def latent_summary(means: dict[str, float]) -> dict[str, float]:

@@ -125,6 +125,23 @@ class HeteroscedasticVAE(nn.Module):
         height, width = x.shape[2:]
         return DiagonalGaussian(decoded.mean[..., :height, :width], decoded.logvar[..., :height, :width])
 
+    def draw(
+        self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | list[torch.Generator] | None = None
+    ) -> Tensor:
+        """Reconstruction with a residual drawn from p(x|z): lost texture comes back as some texture of its kind.
+
+        Args:
+            x: as for `reconstruct`.
+            temperature: size of the residual; 0 gives the mean, 1 a fair draw.
+            generator: one for the batch or one for each image.
+
+        Returns:
+            `[B,3,H,W]` float32, not clamped.
+        """
+        decoded = self.decode(self.encode(pad_to_multiple(x)).mean)
+        drawn = decoded.mean + temperature * (decoded.sample(generator) - decoded.mean)
+        return drawn[..., : x.shape[2], : x.shape[3]]
+
     @torch.no_grad()
     def track_error(self, x: Tensor, mean: Tensor) -> None:
         """Move the running mean squared error towards that of this batch, `[B,3,H,W]` each."""
