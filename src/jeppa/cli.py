@@ -24,6 +24,10 @@ else:
     VAEFlags = flags_of("VAEFlags", VAERun, leave_out=frozenset({"kind", "model"}))
     DiffusionFlags = flags_of("DiffusionFlags", DiffusionRun, leave_out=frozenset({"kind", "vae", "model"}))
 
+SPOKEN = (
+    "psnr", "ssim", "delta_e2000", "lpips_alex", "elbo_bpd", "rate_bpd", "webp_bpd", "ence", "ence_constant", "ause",
+    "ause_sobel", "sigma_error_spearman", "coverage_90", "chi2",
+)  # fmt: skip
 Flat = Parameter(name="*")
 console = Console()
 app = cyclopts.App(
@@ -216,8 +220,10 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
     say_skipped(source)
     evaluation = measure(loaded.codec.vae, source, resolution, str(model))
     write_metrics(evaluation, out)
-    for key in ("psnr", "ssim", "elbo_bpd", "sigma_error_spearman", "coverage_90", "chi2"):
-        say(f"{key}: {evaluation.metrics[key]}")
+    reasons = evaluation.metrics["reasons"]
+    for key in SPOKEN:
+        value = evaluation.metrics[key]
+        say(f"{key}: {f'not measured, {reasons[key]}' if value is None else value}")
     say(f"metrics: {out}")
 
 
@@ -274,7 +280,8 @@ def compare(
     ----------
     data: folder, zip file or builtin:photos.
     out: folder to write.
-    arms: likelihoods, separated by commas; shared is the reference if it is among them, else the first.
+    arms: likelihoods, separated by commas, with +lpips for LPIPS in the loss; shared is the reference if it is among
+        them, else the first.
     seeds: one run of each arm for each.
     steps: optimizer steps of each run.
     preset: architecture.

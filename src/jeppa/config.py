@@ -21,6 +21,7 @@ Basis = Literal["dct", "lapped"]
 Preset = Literal["tiny", "small", "sd"]
 
 MAX_YAML_BYTES = 64 * 1024
+LPIPS_SIDE = 32
 
 
 class Settings(BaseModel):
@@ -144,6 +145,9 @@ class VAERun(Settings):
     free_bits: float = Field(
         0.0, ge=0.0, description="Bits of each latent channel at each place that the KL term does not press on."
     )
+    perceptual: float = Field(
+        0.0, ge=0.0, description="Weight of the LPIPS (AlexNet) of the mean beside the nats of a dimension."
+    )
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
 
@@ -155,6 +159,12 @@ class VAERun(Settings):
             if preset in PRESETS:
                 return {**values, "model": PRESETS[preset]}
         return values
+
+    @model_validator(mode="after")
+    def _lpips_sees_something(self) -> Self:
+        if self.perceptual > 0.0 and self.data.resolution < LPIPS_SIDE:
+            raise ValueError(f"perceptual needs crops of at least {LPIPS_SIDE} pixels, not {self.data.resolution}")
+        return self
 
     @model_validator(mode="after")
     def _preset_is_true(self) -> Self:

@@ -16,7 +16,6 @@ from jeppa.data import (
     CropDataset,
     ImageRef,
     ImageSource,
-    PositionSampler,
     crops,
     evaluation_images,
     open_source,
@@ -45,7 +44,7 @@ def ramp(height: int, width: int) -> ImageSource:
 
 
 def drawn(dataset: CropDataset, start: int, stop: int, workers: int = 0) -> dict[str, torch.Tensor]:
-    loader = DataLoader(dataset, batch_size=3, sampler=PositionSampler(start, stop), num_workers=workers)
+    loader = DataLoader(dataset, batch_size=3, sampler=range(start, stop), num_workers=workers)
     batches = list(loader)
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 

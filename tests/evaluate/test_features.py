@@ -8,7 +8,7 @@ from skimage import data
 
 from jeppa.evaluate import features
 from jeppa.evaluate.features import FEATURES, frechet_distance, load_features, split_distances
-from jeppa.evaluate.weights import WeightsError
+from jeppa.weights import WeightsError
 
 
 def gaussian(rows, width=5, seed=0):

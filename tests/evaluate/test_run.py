@@ -12,8 +12,8 @@ from jeppa.data import open_source
 from jeppa.errors import CheckpointError, ConfigError, DataError
 from jeppa.evaluate import evaluate, measure, run, write_metrics
 from jeppa.evaluate.measure import Nets, fit_to_grid, measure_image
-from jeppa.evaluate.weights import WeightsError
 from jeppa.vae import HeteroscedasticVAE
+from jeppa.weights import WeightsError
 
 LIKENESS = ["psnr", "ssim", "delta_e2000", "gradient_energy_ratio", "lpips_alex", "lpips_vgg"]
 SETS = ["fd_efficientnet_lite0", "fd_floor"]

@@ -40,7 +40,7 @@ def draw_gallery(comparison: Comparison, out: Path, models: dict[str, Path]) -> 
             np.save(folder / f"{stem}.error.npy", error_levels(x, decoded.mean[0]))
             entry = {"recon": f"pictures/{stem}.recon.png", "draw": f"pictures/{stem}.draw.png",
                      "error": f"pictures/{stem}.error.npy"}  # fmt: skip
-            if has_head(arm):  # type: ignore[arg-type]
+            if has_head(arm):
                 np.save(folder / f"{stem}.sigma.npy", sigma_levels(decoded.logvar[0]))
                 entry["sigma"] = f"pictures/{stem}.sigma.npy"
             entries[index]["arms"][arm] = entry

@@ -16,17 +16,19 @@ from jeppa.errors import CheckpointError
 from jeppa.vae import LIKELIHOODS
 
 RATE_TOLERANCE = 0.03
-SAME_ENCODER: frozenset[Likelihood] = frozenset({"shared", "faithful", "band-faithful", "band-t-faithful"})
+SAME_ENCODER = frozenset({"shared", "faithful", "band-faithful", "band-t-faithful"})
 # Where the controller of beta starts; near the squared error that is reached, which makes `fixed` trade like `shared`.
 FIRST_BETA: dict[Likelihood, float] = {"fixed": 0.02}
 SETTLED = 0.2
+PERCEPTUAL = "+lpips"
+PERCEPTUAL_WEIGHT = 0.5
 
 
 class Comparison(Settings):
     """Settings of a comparison; every arm and seed gets the same."""
 
     data: str = Field("builtin:photos", description="Folder, zip file or builtin:photos.")
-    arms: tuple[Likelihood, ...] = Field(("fixed", "shared", "nll", "beta-nll", "faithful"), min_length=1)
+    arms: tuple[str, ...] = Field(("fixed", "shared", "nll", "beta-nll", "faithful"), min_length=1)
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     steps: int = Field(2000, ge=1)
     preset: Preset = "small"
@@ -44,8 +46,17 @@ class Comparison(Settings):
             raise ValueError("each may stand here only once")
         return values
 
+    @field_validator("arms")
+    @classmethod
+    def _known(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        for arm in arms:
+            if arm.removesuffix(PERCEPTUAL) not in LIKELIHOODS:
+                known = ", ".join(LIKELIHOODS)
+                raise ValueError(f"{arm!r} is none of {known}, each with or without {PERCEPTUAL}")
+        return arms
+
     @property
-    def reference(self) -> Likelihood:
+    def reference(self) -> str:
         """The arm that all others are compared with, and whose rate they get."""
         return "shared" if "shared" in self.arms else self.arms[0]
 
@@ -54,7 +65,7 @@ class Comparison(Settings):
 class Run:
     """One arm with one seed, in its folder."""
 
-    arm: Likelihood
+    arm: str
     seed: int
     folder: Path
 
@@ -70,7 +81,13 @@ def runs_of(comparison: Comparison, out: Path) -> list[Run]:
     return [Run(arm, seed, out / "runs" / f"{arm}-{seed}") for arm in arms for seed in comparison.seeds]
 
 
-def needs_rate(comparison: Comparison, arm: Likelihood) -> bool:
+def likelihood_of(arm: str) -> Likelihood:
+    """The likelihood of an arm, whether or not LPIPS is added to its loss."""
+    name: Likelihood = arm.removesuffix(PERCEPTUAL)  # type: ignore[assignment]
+    return name
+
+
+def needs_rate(comparison: Comparison, arm: str) -> bool:
     """Whether beta has to be adapted to reach the rate of the reference arm."""
     same = {comparison.reference, arm} <= SAME_ENCODER
     return arm != comparison.reference and not same
@@ -96,9 +113,16 @@ def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
         keep=1,
     )
     data = DataConfig(data=comparison.data, resolution=comparison.resolution, colour_jitter=comparison.colour_jitter)
-    beta = FIRST_BETA.get(run.arm, 1.0)
+    likelihood = likelihood_of(run.arm)
     return VAERun(
-        seed=run.seed, preset=comparison.preset, likelihood=run.arm, beta=beta, rate=rate, data=data, optim=optim
+        seed=run.seed,
+        preset=comparison.preset,
+        likelihood=likelihood,
+        beta=FIRST_BETA.get(likelihood, 1.0),
+        rate=rate,
+        perceptual=PERCEPTUAL_WEIGHT if run.arm.endswith(PERCEPTUAL) else 0.0,
+        data=data,
+        optim=optim,
     )
 
 
@@ -117,6 +141,6 @@ def settled_rate(run: Run) -> float:
     return sum(tail) / len(tail)
 
 
-def has_head(arm: Likelihood) -> bool:
+def has_head(arm: str) -> bool:
     """Whether sigma depends on the place."""
-    return LIKELIHOODS[arm].family != "constant"
+    return LIKELIHOODS[likelihood_of(arm)].family != "constant"

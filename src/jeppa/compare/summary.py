@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from jeppa.checkpoint import write_text_atomically
 from jeppa.compare.plan import RATE_TOLERANCE, Comparison, Run, needs_rate
 from jeppa.compare.work import EVALUATION
 from jeppa.errors import CheckpointError
@@ -114,7 +115,7 @@ def rates(comparison: Comparison, measured: dict[str, list[Json]]) -> Json:
     for arm, evaluations in measured.items():
         ratios = per_picture(evaluations, "rate_bpd").mean(1) / reference
         matched = bool((abs(ratios - 1.0) <= RATE_TOLERANCE).all())
-        adapted = needs_rate(comparison, arm)  # type: ignore[arg-type]
+        adapted = needs_rate(comparison, arm)
         result[arm] = {"ratio": float(ratios.mean()), "per_seed": _list(ratios), "matched": matched, "adapted": adapted}
     return result
 
@@ -127,8 +128,6 @@ def codecs(evaluations: list[Json]) -> Json:
 
 def write_json(content: Json, path: Path) -> None:
     """Write a result so that it is whole or not there."""
-    from jeppa.checkpoint import write_text_atomically
-
     write_text_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 

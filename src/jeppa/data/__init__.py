@@ -3,7 +3,6 @@
 from jeppa.data.crops import (
     CropDataset,
     CropSample,
-    PositionSampler,
     check_resolution,
     evaluation_images,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "CropSample",
     "ImageRef",
     "ImageSource",
-    "PositionSampler",
     "Skipped",
     "SyntheticBands",
     "SyntheticImages",

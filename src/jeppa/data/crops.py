@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from jeppa.data.colour import jitter_colours
 from jeppa.data.images import fit, to_x
@@ -149,22 +149,6 @@ class CropDataset(Dataset[CropSample]):
             rng = np.random.default_rng([self.seed, epoch, len(self.source)])
             self._order = epoch, rng.permutation(len(self.source))
         return self._order[1]
-
-
-class PositionSampler(Sampler[int]):
-    """The positions start, start + 1, ..., stop - 1 in order, for `DataLoader(dataset, sampler=...)`."""
-
-    def __init__(self, start: int, stop: int) -> None:
-        self.start = start
-        self.stop = stop
-
-    def __iter__(self) -> Iterator[int]:
-        """Positions in order."""
-        return iter(range(self.start, self.stop))
-
-    def __len__(self) -> int:
-        """Number of positions."""
-        return max(0, self.stop - self.start)
 
 
 def evaluation_images(source: ImageSource, resolution: int | None) -> Iterator[tuple[str, Tensor]]:

@@ -28,6 +28,8 @@ from jeppa.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
+LEVELS_PER_UNIT = 127.5
+"""8-bit grey levels in one unit of `x`: x = level / 127.5 - 1."""
 MAX_PIXELS = 100_000_000
 """Largest width x height decoded. Pillow itself refuses more than 178,956,970, whatever is passed."""
 MAX_FILE_BYTES = 512 * 2**20
@@ -100,7 +102,7 @@ def one_line(error: Exception) -> str:
 def to_x(pixels: Pixels) -> Tensor:
     """Scale uint8 `[H,W,3]` to x, float32 `[3,H,W]`: x = pixels / 127.5 - 1."""
     channels_first = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    return torch.from_numpy(channels_first).float().div_(127.5).sub_(1.0)
+    return torch.from_numpy(channels_first).float().div_(LEVELS_PER_UNIT).sub_(1.0)
 
 
 def to_pixels(x: Tensor) -> Pixels:
@@ -114,7 +116,7 @@ def to_pixels(x: Tensor) -> Pixels:
     levels = x.detach().float().cpu()
     if not bool(torch.isfinite(levels).all()):
         raise DataError("the image holds NaN or infinity: check the model that made it")
-    levels = levels.clamp(-1.0, 1.0).add(1.0).mul(127.5).round()
+    levels = levels.clamp(-1.0, 1.0).add(1.0).mul(LEVELS_PER_UNIT).round()
     return np.ascontiguousarray(levels.to(torch.uint8).permute(1, 2, 0).numpy())
 
 

@@ -8,11 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jeppa.data.images import Pixels, to_pixels
+from jeppa.data.images import LEVELS_PER_UNIT, Pixels, to_pixels
 
 GAP = 2
 BACKGROUND = 255
-LEVELS_PER_UNIT = 127.5
 SIGMA_SCALE = 32.0
 COLORMAP = "magma"
 

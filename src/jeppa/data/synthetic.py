@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from jeppa.bands import CELL, BandGaussian
 from jeppa.config import Basis
+from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.errors import ConfigError
 
 SIGMA_LEVELS = (1.0, 25.0)
@@ -94,7 +95,7 @@ def known_logvar(mean: Tensor) -> Tensor:
     log sigma runs along sin(pi * mean) between the logs of `SIGMA_LEVELS`; in the units of x one 8-bit level
     is 1/127.5.
     """
-    low, high = (math.log(levels / 127.5) for levels in SIGMA_LEVELS)
+    low, high = (math.log(levels / LEVELS_PER_UNIT) for levels in SIGMA_LEVELS)
     share = 0.5 + 0.5 * torch.sin(math.pi * mean)
     return 2.0 * (low + (high - low) * share)
 

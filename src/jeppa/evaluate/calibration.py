@@ -15,7 +15,8 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scoringrules import crps_normal, crps_t
 from torch import Tensor
 
-from jeppa.evaluate.metrics import LEVELS_PER_UNIT, check_same_shape
+from jeppa.data.images import LEVELS_PER_UNIT
+from jeppa.evaluate.metrics import check_same_shape
 
 COVERAGE_LEVELS = (0.5, 0.68, 0.9, 0.95)
 

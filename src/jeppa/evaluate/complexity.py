@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
-from jeppa.evaluate.metrics import LEVELS_PER_UNIT
+from jeppa.data.images import LEVELS_PER_UNIT
 
 BLOCK = 8
 QUALITY = 90

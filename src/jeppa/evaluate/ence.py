@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.evaluate.bootstrap import CONFIDENCE, Estimate
-from jeppa.evaluate.metrics import LEVELS_PER_UNIT
 
 Histogram = NDArray[np.float64]
 

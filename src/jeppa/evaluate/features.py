@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from jeppa.evaluate.weights import WeightsError, weights_file
+from jeppa.weights import WeightsError, weights_file
 
 FEATURES = 1280
 SIDE = 224

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from jeppa.data import to_pixels
+from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.errors import CheckpointError, DataError
 from jeppa.evaluate import calibration, metrics, ranking
 from jeppa.evaluate.baselines import mean_square_error, sobel_logvar
 from jeppa.evaluate.codecs import lossless_bpd
 from jeppa.evaluate.ence import Histogram, histogram
 from jeppa.evaluate.features import FeatureNet
-from jeppa.evaluate.lpips import Lpips
 from jeppa.evaluate.recalibrate import Sample
 from jeppa.gaussian import DiagonalGaussian, Predictive
+from jeppa.lpips import Lpips
 from jeppa.vae import HeteroscedasticVAE, pad_to_multiple
 
 CELL = 8
@@ -169,7 +170,7 @@ def _sigma(prediction: Prediction) -> Row:
         "crps": float(calibration.crps(*values, df)),
         "sigma_error_spearman": float(ranking.block_spearman(*values, BLOCK)),
         "sigma_error_spearman_sobel": float(ranking.block_spearman(*values[:2], prediction.sobel, BLOCK)),
-        "sigma_levels": float(prediction.logvar.exp().mean().sqrt()) * metrics.LEVELS_PER_UNIT,
+        "sigma_levels": float(prediction.logvar.exp().mean().sqrt()) * LEVELS_PER_UNIT,
     }
     for level in calibration.COVERAGE_LEVELS:
         row[f"coverage_{round(100 * level)}"] = float(calibration.coverage(*values, level, df))

@@ -12,8 +12,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-LEVELS_PER_UNIT = 127.5
-"""8-bit grey levels in one unit of `x`: x = level / 127.5 - 1."""
+from jeppa.data.images import LEVELS_PER_UNIT
 
 PSNR_CAP = 100.0
 """dB given to a (nearly) exact copy, whose true PSNR is infinite and would spoil any mean over images."""

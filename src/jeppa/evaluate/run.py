@@ -21,13 +21,13 @@ from jeppa.evaluate import pooled as pooling
 from jeppa.evaluate.bootstrap import Estimate, bootstrap_mean
 from jeppa.evaluate.ence import reliability
 from jeppa.evaluate.features import load_features
-from jeppa.evaluate.lpips import ARCHITECTURES, load_lpips
 from jeppa.evaluate.measure import Measurement, Nets, measure_image
 from jeppa.evaluate.metrics import SSIM_WINDOW
 from jeppa.evaluate.ranking import REMOVED
 from jeppa.evaluate.recalibrate import values_per_image
-from jeppa.evaluate.weights import WeightsError
+from jeppa.lpips import ARCHITECTURES, load_lpips
 from jeppa.vae import HeteroscedasticVAE
+from jeppa.weights import WeightsError
 
 NOT_ASKED = "perceptual metrics were not asked for"
 TOO_SMALL = "every image has a side below {} pixels"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jeppa.evaluate.metrics import LEVELS_PER_UNIT, check_same_shape
+from jeppa.data.images import LEVELS_PER_UNIT
+from jeppa.evaluate.metrics import check_same_shape
 
 STRONG_EDGE = 16.0
 """8-bit levels per pixel of the Sobel gradient: a sharp step of 32 levels reaches it on both sides."""

