@@ -98,7 +98,8 @@ def figures_of(evaluations: list[Json]) -> list[str]:
     """Keys of the figures of one arm: numbers or nulls that are no interval and no description."""
     about = {"n_images", "resolution", "seconds", "model", "commit", "data_fingerprint"}
     metrics = evaluations[0]["metrics"]
-    return [k for k, v in metrics.items() if k not in about and (v is None or isinstance(v, int | float))]
+    numbers = (k for k, v in metrics.items() if v is None or isinstance(v, int | float))
+    return [key for key in numbers if key not in about and not key.endswith("_ci95")]
 
 
 def paired(measured: dict[str, list[Json]], reference: str) -> list[Json]:

@@ -11,8 +11,8 @@ from jeppa.gaussian import DiagonalGaussian
 RATE_MEMORY = 0.95
 # The rate answers to beta slowly, more slowly the lower the learning rate: most of the action is proportional, and
 # large errors are integrated no faster than small ones, else beta runs away while the latent is still on its way.
-PROPORTIONAL = 3.0
-INTEGRAL = 0.02
+PROPORTIONAL = 5.0
+INTEGRAL = 0.1
 LARGEST_ERROR = 0.5
 INTEGRATED_ERROR = 0.1
 LEAST_BETA = 1e-6
