@@ -16,7 +16,7 @@ from claims.promises import NOTES, PROMISES
 from claims.verdict import CONFIDENCE
 
 PLAIN = "nll"
-SHOWN = ("nll", "faithful", "band-faithful")
+SHOWN = ("nll", "faithful", "band-faithful", "band-t-faithful", "band-t-faithful+lpips")
 
 Json = dict[str, Any]
 
