@@ -1,6 +1,7 @@
 """What a user can get wrong ends with exit code 2 and one line, and nothing already written is lost."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,31 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert len(lines) == 1, captured.err
     assert "Traceback" not in captured.err + captured.out
     return lines[0]
+
+
+COMMANDS = [
+    "demo",
+    "train vae",
+    "train diffusion",
+    "reconstruct",
+    "generate",
+    "interpolate",
+    "evaluate",
+    "calibrate",
+    "compare",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_is_explained(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Red when a docstring is written in a way that the parser of the command line does not read."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run([*command.split(), "--help"]) == 0
+    flags = [line for line in capsys.readouterr().out.splitlines() if " --" in line[:12]]
+    assert flags
+    for line in flags:
+        explained = re.sub(r"^[│* ]*(-\S+ )+([A-Z]+ )?|\[(default|required|choices).*", "", line).strip(" │")
+        assert len(explained) > 3, line
 
 
 def test_a_missing_data_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

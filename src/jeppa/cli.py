@@ -43,10 +43,9 @@ app.command(train_app)
 def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
     """Train small models on built-in photographs and show what they do in OUT/report.html.
 
-    Parameters
-    ----------
-    out: folder to write; a demo that was stopped goes on where it was.
-    seed: seed of everything.
+    Args:
+        out: folder to write; a demo that was stopped goes on where it was.
+        seed: seed of everything.
     """
     from jeppa.demo import run_demo
 
@@ -64,12 +63,11 @@ def train_vae(
 ) -> None:
     """Train a heteroscedastic VAE on images.
 
-    Parameters
-    ----------
-    out: run folder to write.
-    config: YAML file with settings; flags win over it.
-    init: exported folder or run folder of a VAE to start from.
-    resume: go on from the newest intact checkpoint in OUT, with its settings.
+    Args:
+        out: run folder to write.
+        config: YAML file with settings; flags win over it.
+        init: exported folder or run folder of a VAE to start from.
+        resume: go on from the newest intact checkpoint in OUT, with its settings.
     """
     from jeppa.progress import follow
     from jeppa.train import VAEObjective, train
@@ -92,12 +90,11 @@ def train_diffusion(
 ) -> None:
     """Train a latent denoiser on the latents of a trained VAE.
 
-    Parameters
-    ----------
-    out: run folder to write.
-    vae: run folder of the VAE; needed unless the settings name it.
-    config: YAML file with settings; flags win over it.
-    resume: go on from the newest intact checkpoint in OUT, with its settings.
+    Args:
+        out: run folder to write.
+        vae: run folder of the VAE; needed unless the settings name it.
+        config: YAML file with settings; flags win over it.
+        resume: go on from the newest intact checkpoint in OUT, with its settings.
     """
     from jeppa.pipeline import load_model
     from jeppa.progress import follow
@@ -127,13 +124,12 @@ def reconstruct(
     Writes NAME.recon.png, NAME.sigma.png and NAME.sigma.npy (float32 [H,W], 8-bit levels) for each picture, and
     NAME.draw.png, the reconstruction with a drawn residual, if the temperature is above 0.
 
-    Parameters
-    ----------
-    model: run folder or exported folder.
-    input: an image file, a folder or a zip of images.
-    out: folder to write.
-    temperature: size of the drawn residual: 0 for none, 1 for a fair draw from the predicted distribution.
-    seed: seed of the drawn residual.
+    Args:
+        model: run folder or exported folder.
+        input: an image file, a folder or a zip of images.
+        out: folder to write.
+        temperature: size of the drawn residual: 0 for none, 1 for a fair draw from the predicted distribution.
+        seed: seed of the drawn residual.
     """
     from jeppa.pictures import reconstruct_files
     from jeppa.pipeline import load_model
@@ -157,17 +153,16 @@ def generate(
 ) -> None:
     """Draw pictures by latent DDIM; each PNG carries its settings.
 
-    Parameters
-    ----------
-    model: run folder of a denoiser.
-    out: folder to write.
-    number: how many pictures; picture i has seed SEED + i.
-    steps: DDIM steps.
-    eta: 0 (deterministic) to 1 (fresh noise in each step).
-    guidance: weight of classifier-free guidance; 1 is none.
-    label: class name, for a model with classes.
-    resolution: side in pixels, a multiple of 8; the training resolution unless given.
-    seed: seed of the first picture.
+    Args:
+        model: run folder of a denoiser.
+        out: folder to write.
+        number: how many pictures; picture i has seed SEED + i.
+        steps: DDIM steps.
+        eta: 0 (deterministic) to 1 (fresh noise in each step).
+        guidance: weight of classifier-free guidance; 1 is none.
+        label: class name, for a model with classes.
+        resolution: side in pixels, a multiple of 8; the training resolution unless given.
+        seed: seed of the first picture.
     """
     from jeppa.pictures import generate_files
     from jeppa.pipeline import SamplerSettings, load_model
@@ -183,14 +178,13 @@ def interpolate(*, model: Path, a: Path, b: Path, out: Path, frames: int = 9, re
 
     Writes the frames, a contact sheet and an animation.
 
-    Parameters
-    ----------
-    model: run folder or exported folder.
-    a: first picture.
-    b: second picture.
-    out: folder to write.
-    frames: how many, both ends included.
-    resolution: side of the frames in pixels, a multiple of 8.
+    Args:
+        model: run folder or exported folder.
+        a: first picture.
+        b: second picture.
+        out: folder to write.
+        frames: how many, both ends included.
+        resolution: side of the frames in pixels, a multiple of 8.
     """
     from jeppa.pictures import interpolate_files
     from jeppa.pipeline import load_model
@@ -202,13 +196,12 @@ def interpolate(*, model: Path, a: Path, b: Path, out: Path, frames: int = 9, re
 def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
     """Measure a VAE on images it was not trained on; writes metrics.json.
 
-    Parameters
-    ----------
-    model: run folder or exported folder.
-    data: folder, zip file or builtin:photos.
-    out: JSON file to write.
-    resolution: side of the centred square to measure; whole images unless given.
-    split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+    Args:
+        model: run folder or exported folder.
+        data: folder, zip file or builtin:photos.
+        out: JSON file to write.
+        resolution: side of the centred square to measure; whole images unless given.
+        split: heldout, train or all; say all for a folder that holds nothing but held-out images.
     """
     from jeppa.data import open_source
     from jeppa.evaluate import evaluate as measure
@@ -231,13 +224,12 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
 def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
     """Fit the size of sigma to held-out images and export the model with it; reconstructions stay as they are.
 
-    Parameters
-    ----------
-    model: run folder or exported folder of a VAE with a sigma head.
-    data: folder, zip file or builtin:photos.
-    out: folder to write; opens like the run folder.
-    resolution: side of the centred square of each image; whole images unless given.
-    split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+    Args:
+        model: run folder or exported folder of a VAE with a sigma head.
+        data: folder, zip file or builtin:photos.
+        out: folder to write; opens like the run folder.
+        resolution: side of the centred square of each image; whole images unless given.
+        split: heldout, train or all; say all for a folder that holds nothing but held-out images.
     """
     from jeppa.data import open_source
     from jeppa.evaluate.calibrate import calibrate as fit_sigma
@@ -276,20 +268,18 @@ def compare(
     Writes compare.json, compare.html and a run folder for each arm and seed; a comparison that was stopped goes on,
     and more arms or seeds can be added later.
 
-    Parameters
-    ----------
-    data: folder, zip file or builtin:photos.
-    out: folder to write.
-    arms: likelihoods, separated by commas, with +lpips for LPIPS in the loss; shared is the reference if it is among
-        them, else the first.
-    seeds: one run of each arm for each.
-    steps: optimizer steps of each run.
-    preset: architecture.
-    resolution: side of a training crop in pixels.
-    batch_size: crops in a step.
-    images: measure on at most this many held-out pictures.
-    evaluate_at: side of the centred square to measure; whole pictures unless given.
-    jobs: runs at a time; one for each core unless given.
+    Args:
+        data: folder, zip file or builtin:photos.
+        out: folder to write.
+        arms: likelihoods, separated by commas, or with +lpips behind; shared, or else the first, is the reference.
+        seeds: one run of each arm for each.
+        steps: optimizer steps of each run.
+        preset: architecture.
+        resolution: side of a training crop in pixels.
+        batch_size: crops in a step.
+        images: measure on at most this many held-out pictures.
+        evaluate_at: side of the centred square to measure; whole pictures unless given.
+        jobs: runs at a time; one for each core unless given.
     """
     from jeppa.compare import Comparison
     from jeppa.compare import compare as run_comparison

@@ -177,8 +177,8 @@ def _train_denoiser(out: Path, seed: int, console: Console, clock: Clock) -> Jso
 def _evaluate(model: Model, heldout: ImageSource) -> Json:
     evaluation = evaluate(model.codec.vae, heldout, None, model.path.name)
     write_metrics(evaluation, model.path / "metrics.json")
-    curve: Json = evaluation.curves["reliability"]
-    return curve
+    curves = evaluation.curves
+    return {**curves["reliability"], "sparsification": curves["sparsification"], "pit": curves["pit"]}
 
 
 def _reconstruct(models: dict[Likelihood, Model], heldout: ImageSource, out: Path) -> list[Json]:

@@ -1,11 +1,12 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from jeppa.config import PRESETS
+from jeppa.config import PRESETS, Likelihood
 from jeppa.errors import ConfigError, DataError
-from jeppa.vae import HeteroscedasticVAE, pad_to_multiple
+from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE, load_folder, pad_to_multiple, save_folder
 from jeppa.vae.contrast import log_contrast
 from jeppa.vae.likelihood import faithful
 from jeppa.vae.linear_start import principal_components, start_linear
@@ -74,10 +75,11 @@ def test_mean_and_latent_are_those_of_the_stock_autoencoder(tiny: Heteroscedasti
     assert torch.equal(tiny.decode(stock.mean).mean, expected)
 
 
-def test_the_variance_term_sends_no_gradient_into_encoder_features_or_mean():
+@pytest.mark.parametrize("likelihood", ["faithful", "band-faithful", "band-t-faithful"])
+def test_the_variance_term_sends_no_gradient_into_encoder_features_or_mean(likelihood: Likelihood):
     """Red when the detach of the features, or of the mean, is removed."""
     torch.manual_seed(0)
-    model = HeteroscedasticVAE("tiny")
+    model = HeteroscedasticVAE("tiny", likelihood)
     assert model.sigma_head is not None
     torch.nn.init.normal_(model.sigma_head.out.weight)
     x = torch.rand(2, 3, 32, 32)
@@ -87,10 +89,45 @@ def test_the_variance_term_sends_no_gradient_into_encoder_features_or_mean():
     assert model.sigma_head.from_features.weight.grad is not None
 
 
-def test_the_faithful_gradient_of_the_mean_is_that_of_the_shared_likelihood():
+@pytest.mark.parametrize("likelihood", ["nll", "beta-nll", "student-t", "band", "band-beta"])
+def test_in_a_joint_likelihood_the_head_shapes_the_features(likelihood: Likelihood):
+    """Red when the features of a joint arm are stopped, or its mean is not."""
+    torch.manual_seed(0)
+    model = HeteroscedasticVAE("tiny", likelihood)
+    assert model.sigma_head is not None
+    torch.nn.init.normal_(model.sigma_head.out.weight)
+    decoded = model.decode(torch.randn(2, 4, 4, 4))
+    decoded.logvar.sum().backward()
+    assert model.vae.decoder.conv_in.weight.grad is not None
+    assert model.vae.decoder.conv_out.weight.grad is None
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@torch.no_grad()
+def test_every_likelihood_reconstructs_draws_and_comes_back_from_its_folder(likelihood: Likelihood, tmp_path: Path):
+    """Red when the tails of a Student-t, or the basis of the bands, are not saved."""
+    torch.manual_seed(0)
+    model = HeteroscedasticVAE("tiny", likelihood).eval()
+    model.mean_square.fill_(0.02)
+    if model.sigma_head is not None:
+        torch.nn.init.normal_(model.sigma_head.out.weight, std=0.05)
+    x = torch.rand(2, 3, 20, 33) * 2.0 - 1.0
+    save_folder(model, (0.0,) * 4, (1.0,) * 4, tmp_path)
+    again, _ = load_folder(tmp_path)
+    first, second = model.reconstruct(x), again.reconstruct(x)
+    assert first.logvar.shape == first.mean.shape == x.shape
+    assert torch.equal(first.mean, second.mean)
+    assert torch.equal(first.logvar, second.logvar)
+    drawn = [one.draw(x, 1.0, torch.Generator().manual_seed(3)) for one in (model, again)]
+    assert torch.equal(*drawn)
+    assert torch.equal(model.draw(x, 0.0), first.mean)
+
+
+@pytest.mark.parametrize("likelihood", ["faithful", "band-faithful", "band-t-faithful"])
+def test_the_faithful_gradient_of_the_mean_is_that_of_the_shared_likelihood(likelihood: Likelihood):
     """Red when the mean is not stopped in the variance term of `faithful`."""
     torch.manual_seed(0)
-    model = HeteroscedasticVAE("tiny")
+    model = HeteroscedasticVAE("tiny", likelihood)
     x, decoded = torch.rand(2, 3, 32, 32), model.decode(torch.randn(2, 4, 4, 4))
     mean = decoded.mean
     total = faithful(x, decoded, model.shared_logvar).sum()
