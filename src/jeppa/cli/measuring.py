@@ -1,0 +1,116 @@
+"""`jeppa evaluate`, `calibrate` and `compare`: what a model is worth."""
+
+import sys
+from pathlib import Path
+
+from jeppa.cli.terminal import console, say, say_skipped
+from jeppa.config import parse
+
+SPOKEN = (
+    "psnr", "ssim", "delta_e2000", "lpips_alex", "elbo_bpd", "rate_bpd", "webp_bpd", "ence", "ence_constant", "ause",
+    "ause_sobel", "sigma_error_spearman", "coverage_90", "chi2",
+)  # fmt: skip
+
+
+def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
+    """Measure a VAE on images it was not trained on; writes metrics.json.
+
+    Args:
+        model: run folder or exported folder.
+        data: folder, zip file or builtin:photos.
+        out: JSON file to write.
+        resolution: side of the centred square to measure; whole images unless given.
+        split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+    """
+    from jeppa.data import open_source
+    from jeppa.evaluate import evaluate as measure
+    from jeppa.evaluate import write_metrics
+    from jeppa.pipeline import load_model
+
+    loaded = load_model(model)
+    source = open_source(data, split)  # type: ignore[arg-type]
+    say_skipped(source)
+    evaluation = measure(loaded.codec.vae, source, resolution, str(model))
+    write_metrics(evaluation, out)
+    reasons = evaluation.metrics["reasons"]
+    for key in SPOKEN:
+        value = evaluation.metrics[key]
+        say(f"{key}: {f'not measured, {reasons[key]}' if value is None else value}")
+    say(f"metrics: {out}")
+
+
+def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
+    """Fit the size of sigma to held-out images and export the model with it; reconstructions stay as they are.
+
+    Args:
+        model: run folder or exported folder of a VAE with a sigma head.
+        data: folder, zip file or builtin:photos.
+        out: folder to write; opens like the run folder.
+        resolution: side of the centred square of each image; whole images unless given.
+        split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+    """
+    from jeppa.data import open_source
+    from jeppa.evaluate.calibrate import calibrate as fit_sigma
+    from jeppa.pictures import make_folder
+    from jeppa.pipeline import load_model
+    from jeppa.vae import save_folder
+
+    codec = load_model(model).codec
+    source = open_source(data, split)  # type: ignore[arg-type]
+    say_skipped(source)
+    found = fit_sigma(codec.vae, source, resolution)
+    make_folder(out)
+    save_folder(codec.vae, codec.stats.shift, codec.stats.scale, out)
+    say(f"log-variance: slope {found.slope:.3f}, offset {found.offset:+.3f}, fitted on {len(source)} images")
+    say(f"model: {out}")
+
+
+def compare(
+    *,
+    data: str,
+    out: Path,
+    arms: str = "fixed,shared,nll,beta-nll,faithful",
+    seeds: str = "0,1,2",
+    steps: int = 2000,
+    preset: str = "small",
+    resolution: int = 64,
+    batch_size: int = 8,
+    images: int = 96,
+    evaluate_at: int | None = None,
+    jobs: int | None = None,
+) -> None:
+    """Train several likelihoods at one budget and compare them in pairs.
+
+    All arms get the same crops, steps and seeds, and beta is adapted until the latents of all cost the same rate.
+    Writes compare.json, compare.html and a run folder for each arm and seed; a comparison that was stopped goes on,
+    and more arms or seeds can be added later.
+
+    Args:
+        data: folder, zip file or builtin:photos.
+        out: folder to write.
+        arms: likelihoods, separated by commas, or with +lpips behind; shared, or else the first, is the reference.
+        seeds: one run of each arm for each.
+        steps: optimizer steps of each run.
+        preset: architecture.
+        resolution: side of a training crop in pixels.
+        batch_size: crops in a step.
+        images: measure on at most this many held-out pictures.
+        evaluate_at: side of the centred square to measure; whole pictures unless given.
+        jobs: runs at a time; one for each core unless given.
+    """
+    from jeppa.compare import Comparison
+    from jeppa.compare import compare as run_comparison
+    from jeppa.compare.run import default_jobs
+
+    values = {
+        "data": data, "arms": _listed(arms), "seeds": _listed(seeds), "steps": steps, "preset": preset,
+        "resolution": resolution, "batch_size": batch_size, "images": images, "evaluate_at": evaluate_at,
+    }  # fmt: skip
+    comparison = parse(Comparison, values, "flags")
+    command = f"jeppa compare {' '.join(sys.argv[2:])}" if sys.argv[1:2] == ["compare"] else ""
+    say(f"report: {run_comparison(comparison, out, console, jobs or default_jobs(), command)}")
+
+
+def _listed(text: str) -> list[str]:
+    """The entries of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,90 @@
+"""`jeppa train vae` and `jeppa train diffusion`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cyclopts
+from cyclopts import Parameter
+
+from jeppa.cli.terminal import console, say, say_skipped
+from jeppa.config import DiffusionRun, Settings, VAERun, parse, read_yaml
+from jeppa.flags import flags_of, given, merged
+
+if TYPE_CHECKING:
+    VAEFlags = Any
+    DiffusionFlags = Any
+else:
+    VAEFlags = flags_of("VAEFlags", VAERun, leave_out=frozenset({"kind", "model"}))
+    DiffusionFlags = flags_of("DiffusionFlags", DiffusionRun, leave_out=frozenset({"kind", "vae", "model"}))
+
+Flat = Parameter(name="*")
+train_app = cyclopts.App(name="train", help="Train a VAE, or a denoiser on its latents.")
+
+
+@train_app.command(name="vae")
+def train_vae(
+    *,
+    out: Path,
+    config: Path | None = None,
+    init: Path | None = None,
+    resume: bool = False,
+    flags: Annotated[VAEFlags | None, Flat] = None,
+) -> None:
+    """Train a heteroscedastic VAE on images.
+
+    Args:
+        out: run folder to write.
+        config: YAML file with settings; flags win over it.
+        init: exported folder or run folder of a VAE to start from.
+        resume: go on from the newest intact checkpoint in OUT, with its settings.
+    """
+    from jeppa.progress import follow
+    from jeppa.train import VAEObjective, train
+
+    settings = parse(VAERun, _values(VAERun, flags, config, out, resume), str(config or "flags"))
+    objective = VAEObjective(settings, init)
+    say_skipped(objective.source)
+    follow("vae", train(objective, settings, out, resume), console)
+    say(f"run folder: {out}")
+
+
+@train_app.command(name="diffusion")
+def train_diffusion(
+    *,
+    out: Path,
+    vae: Path | None = None,
+    config: Path | None = None,
+    resume: bool = False,
+    flags: Annotated[DiffusionFlags | None, Flat] = None,
+) -> None:
+    """Train a latent denoiser on the latents of a trained VAE.
+
+    Args:
+        out: run folder to write.
+        vae: run folder of the VAE; needed unless the settings name it.
+        config: YAML file with settings; flags win over it.
+        resume: go on from the newest intact checkpoint in OUT, with its settings.
+    """
+    from jeppa.pipeline import load_model
+    from jeppa.progress import follow
+    from jeppa.train import DiffusionObjective, train, with_classes
+
+    values = _values(DiffusionRun, flags, config, out, resume)
+    values |= {} if vae is None else {"vae": str(vae)}
+    settings = parse(DiffusionRun, values, str(config or "flags"))
+    settings = with_classes(settings)
+    objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec)
+    say_skipped(objective.source)
+    follow("diffusion", train(objective, settings, out, resume), console)
+    say(f"run folder: {out}")
+
+
+def _values(model: type[Settings], flags: Any, config: Path | None, out: Path, resume: bool) -> dict[str, Any]:
+    """Settings of a run: the saved ones on resume, else those of the file, with the given flags on top."""
+    saved = out / "config.yaml"
+    source = config or (saved if resume and saved.is_file() else None)
+    base = {} if source is None else read_yaml(source)
+    over = given(flags, model)
+    if "preset" in over:
+        base.pop("model", None)
+    return merged(base, over)
