@@ -23,6 +23,7 @@ from claims.kinds import Stability as StabilityTrial  # noqa: E402
 from claims.ledger import against_old, judge, judge_promise, setup, table  # noqa: E402
 from claims.promises import PROMISES  # noqa: E402
 from claims.verdict import Figure, Promise, decide, over_images, over_seeds  # noqa: E402
+
 from jeppa.vae import LIKELIHOODS  # noqa: E402
 
 Json = dict[str, object]
