@@ -43,7 +43,7 @@ def table(result: Json) -> str:
     arms, budget = result["arms"], result["budget"]
     names = [arm["arm"] for arm in arms]
     head = [
-        "# Ten ways to learn sigma at one budget",
+        f"# {len(arms)} ways to learn sigma at one budget",
         "",
         f"`{result['command']}`, then `python results/record_compare.py`, at commit {commit()}. "
         f"{budget['steps']} steps, batch {budget['batch_size']}, crops of {budget['resolution']} pixels and multiples, "
