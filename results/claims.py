@@ -3,8 +3,8 @@
     python results/claims.py --compare DIR [--row NAME] [--out results/claims.json]
 
 DIR is a folder made by `jeppa compare`. Writes `claims.json` and `claims.md`. `--row NAME` measures one promise again
-and prints its old and new figures. The stability row trains 72 short runs of its own the first time (two processes,
-about a quarter of an hour); `--no-grid` leaves it out.
+and prints its old and new figures. The stability row trains 48 short runs of its own the first time (two processes,
+about ten minutes); `--no-grid` leaves it out.
 """
 
 import argparse

@@ -25,7 +25,8 @@ from jeppa.train import VAEObjective, train
 HERE = Path(__file__).parent
 ARMS: tuple[Likelihood, ...] = ("shared", "nll", "beta-nll", "faithful")
 SEEDS = (0, 1, 2)
-STEPS = 1500
+STEPS = 500
+BATCH = 64
 
 
 def write_digits(folder: Path) -> None:
@@ -39,7 +40,7 @@ def write_digits(folder: Path) -> None:
 
 def measure(arm: Likelihood, seed: int, data: Path, run: Path) -> dict[str, float]:
     """RMSE of the mean in grey levels and chi2 on held-out digits."""
-    optim = OptimConfig(steps=STEPS, batch_size=128, learning_rate=1e-3, ema_decay=0.99, sample_every=STEPS,
+    optim = OptimConfig(steps=STEPS, batch_size=BATCH, learning_rate=1e-3, ema_decay=0.99, sample_every=STEPS,
                         save_every=STEPS, precision="fp32")  # fmt: skip
     crops = DataConfig(data=str(data), resolution=8, sizes=1, flip=False)
     config = VAERun(seed=seed, preset="tiny", likelihood=arm, data=crops, optim=optim)
@@ -71,7 +72,7 @@ def table(record: dict) -> str:
     lines = [
         "# Digits: what a learned variance does to the mean",
         "",
-        f"`{record['command']}` at commit {record['commit']}: `tiny`, {record['steps']} steps of 128 digits, seeds "
+        f"`{record['command']}` at commit {record['commit']}: `tiny`, {record['steps']} steps of {BATCH} digits, seeds "
         f"{', '.join(map(str, record['seeds']))}, beta 1, 360 held-out digits; {record['machine']['processor']}, "
         f"{record['machine']['cores']} cores, torch {torch.__version__}, fp32. Mean over seeds [least, greatest].",
         "",

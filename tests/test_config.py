@@ -22,7 +22,7 @@ def test_yaml_gives_back_equal_settings(config: VAERun | DiffusionRun, tmp_path:
         ({"data": {"resolution": 60}}, "multiple of 8"),
         ({"preset": "huge"}, "'tiny', 'small' or 'sd'"),
         ({"preset": "small", "model": PRESETS["tiny"].model_dump()}, "set preset to null"),
-        ({"likelihood": "magic"}, "'faithful', 'shared' or 'fixed'"),
+        ({"likelihood": "magic"}, "'student-t', 'band' or 'band-beta'"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(values: dict[str, object], part: str):
