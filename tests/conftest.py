@@ -1,5 +1,6 @@
 """Shared by all tests: few threads, and small real photographs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,15 @@ import torch
 
 from jeppa.config import VAERun, parse
 
-torch.set_num_threads(2)
+THREADS = 2
+torch.set_num_threads(THREADS)
+
+
+@pytest.fixture(autouse=True)
+def _equal_threads() -> Iterator[None]:
+    """Weights are bitwise equal only for equal threads, and a script under test may change their number."""
+    yield
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)

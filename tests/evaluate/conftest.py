@@ -1,14 +1,9 @@
 """Evaluation tests run on one thread: their tensors are so small that threads only wait for each other."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
+def _one_thread(_equal_threads: None) -> None:
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
