@@ -23,7 +23,7 @@ from jeppa.train import VAEObjective, train
 
 HERE = Path(__file__).parent
 STEPS = 300
-SEEDS = (0,)
+SEEDS = (0, 1, 2)
 RESOLUTION = 192
 BASES: tuple[Basis, ...] = ("dct", "lapped")
 KEYS = ("elbo_bpd", "psnr", "gradient_energy_ratio_draw", "chi2")

@@ -34,7 +34,7 @@ from jeppa.vae import HeteroscedasticVAE
 
 HERE = Path(__file__).parent
 STEPS = 300
-SEEDS = (0,)
+SEEDS = (0, 1, 2)
 RESOLUTION = 192
 IMAGES = 24
 KEYS = ("psnr", "rate_bpd", "elbo_bpd", "chi2", "gradient_share_dc")
