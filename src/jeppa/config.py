@@ -18,6 +18,8 @@ Likelihood = Literal[
     "band-beta",
 ]  # fmt: skip
 Basis = Literal["dct", "lapped"]
+# The names of `prediction_type` in diffusers.
+PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Preset = Literal["tiny", "small", "sd"]
 
 MAX_YAML_BYTES = 64 * 1024
@@ -73,12 +75,13 @@ PRESETS: dict[str, VAEConfig] = {
 
 
 class DenoiserConfig(Settings):
-    """Architecture of the latent denoiser, diffusers' UNet2DModel."""
+    """Architecture of the latent denoiser, diffusers' UNet2DModel, and of the variance head beside it."""
 
     block_out_channels: tuple[int, ...] = Field((64, 128, 128), description="Width of each level.")
     layers_per_block: int = Field(1, ge=1, description="Residual blocks at each level.")
     attention: tuple[bool, ...] = Field((False, True, True), description="Self-attention at each level.")
     num_classes: int | None = Field(None, ge=1, description="Number of labels; None for an unconditional model.")
+    variance_channels: int = Field(48, ge=1, description="Width of the variance head.")
 
     @model_validator(mode="after")
     def _one_flag_a_level(self) -> Self:
@@ -180,6 +183,11 @@ class DiffusionRun(Settings):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order and noise.")
     vae: str = Field(description="Run folder of the trained VAE.")
     model: DenoiserConfig = DenoiserConfig()
+    prediction: PredictionKind = Field("v_prediction", description="What the net predicts: v, the noise or x0.")
+    variance: bool = Field(True, description="Learn the variance of the prediction too; the prediction stays the same.")
+    denoiser: str | None = Field(
+        None, description="Run folder of a trained denoiser, which is kept as it is: only the variance head learns."
+    )
     classes: bool = Field(False, description="Condition on the labels (sub-folder names).")
     label_dropout: float = Field(
         0.1, ge=0.0, le=1.0, description="Share of labels hidden, for classifier-free guidance."
@@ -189,6 +197,12 @@ class DiffusionRun(Settings):
     )
     data: DataConfig = DataConfig(min_view=0.75)
     optim: OptimConfig = OptimConfig(batch_size=32, learning_rate=1e-3)
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if self.denoiser is not None and not self.variance:
+            raise ValueError("denoiser keeps the net as it is, so variance must be learned: leave one of them out")
+        return self
 
 
 RunConfig = VAERun | DiffusionRun

@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
 from jeppa.checkpoint import newest_checkpoint
 from jeppa.config import DiffusionRun, Settings, VAERun, load_run, parse
 from jeppa.diffusion import (
+    DDIM,
+    Denoiser,
     SamplerStep,
     generators_for,
     guided,
     initial_noise,
-    make_denoiser,
     make_scheduler,
+    make_unet,
     sample_ddim,
 )
 from jeppa.errors import CheckpointError, ConfigError
@@ -37,6 +39,11 @@ class SamplerSettings(Settings):
     guidance: float = 1.0
     label: str | None = None
     resolution: int | None = None
+    temperature: float = 0.0
+
+    def ddim(self) -> DDIM:
+        """The sampler's part of the settings."""
+        return DDIM(self.steps, self.eta, temperature=self.temperature)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Model:
     Args:
         path: where it came from.
         codec: the frozen VAE.
-        unet: the denoiser with averaged weights, or None for a VAE run.
+        denoiser: net and variance head with averaged weights, or None for a VAE run.
         schedule: its noise schedule.
         labels: class names in order, empty for an unconditional model.
         resolution: side of the training crops in pixels.
@@ -62,7 +69,7 @@ class Model:
 
     path: Path
     codec: LatentCodec
-    unet: UNet2DModel | None
+    denoiser: Denoiser | None
     schedule: DDIMScheduler
     labels: tuple[str, ...]
     resolution: int
@@ -88,7 +95,7 @@ class Model:
         side = self._side(settings.resolution) // FACTOR
         generators = generators_for(seeds)
         noise = initial_noise((self.codec.vae.config.latent_channels, side, side), generators)
-        return sample_ddim(denoise, noise, self.schedule, settings.steps, settings.eta, generators=generators)
+        return sample_ddim(denoise, noise, self.schedule, settings.ddim(), generators)
 
     def previews(self, seeds: Sequence[int], settings: SamplerSettings) -> Iterator[Preview]:
         """`sample` with every step's estimate decoded."""
@@ -118,10 +125,10 @@ class Model:
         for share in torch.linspace(0.0, 1.0, frames).tolist():
             yield self.codec.decode(torch.lerp(first, second, share)[None])
 
-    def _denoiser(self) -> UNet2DModel:
-        if self.unet is None:
+    def _denoiser(self) -> Denoiser:
+        if self.denoiser is None:
             raise CheckpointError(f"{self.path}: a VAE without a denoiser; train one with jeppa train diffusion")
-        return self.unet
+        return self.denoiser
 
     def _label_tensor(self, label: str | None, count: int) -> Tensor | None:
         if label is None:
@@ -154,9 +161,9 @@ def load_model(path: Path) -> Model:
     raise CheckpointError(f"{path}: {kind}; give a run folder or an exported one")
 
 
-def denoiser_for(config: DiffusionRun, latent_channels: int) -> UNet2DModel:
+def denoiser_for(config: DiffusionRun, latent_channels: int) -> Denoiser:
     """The denoiser that `config` describes, with weights from torch's global generator."""
-    return make_denoiser(
+    unet = make_unet(
         sample_size=config.data.resolution // FACTOR,
         latent_channels=latent_channels,
         block_out_channels=config.model.block_out_channels,
@@ -164,6 +171,7 @@ def denoiser_for(config: DiffusionRun, latent_channels: int) -> UNet2DModel:
         attention=config.model.attention,
         num_classes=config.model.num_classes,
     )
+    return Denoiser(unet, config.prediction, config.model.variance_channels if config.variance else None)
 
 
 def _vae_run(path: Path, config: VAERun) -> Model:
@@ -175,12 +183,12 @@ def _vae_run(path: Path, config: VAERun) -> Model:
 
 def _diffusion_run(path: Path, config: DiffusionRun) -> Model:
     vae, stats = load_folder(path)
-    unet = denoiser_for(config, vae.config.latent_channels)
-    state = _load_averaged(path, unet)
+    denoiser = denoiser_for(config, vae.config.latent_channels)
+    state = _load_averaged(path, denoiser)
     codec = LatentCodec(vae, LatentStats(**stats))
-    unet.eval().requires_grad_(False)
+    denoiser.eval().requires_grad_(False)
     labels = tuple(state["published"]["labels"])
-    return Model(path, codec, unet, make_scheduler(), labels, config.data.resolution)
+    return Model(path, codec, denoiser, make_scheduler(kind=config.prediction), labels, config.data.resolution)
 
 
 def _load_averaged(path: Path, model: nn.Module) -> dict[str, Any]:

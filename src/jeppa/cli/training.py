@@ -61,18 +61,18 @@ def train_diffusion(
 
     Args:
         out: run folder to write.
-        vae: run folder of the VAE; needed unless the settings name it.
+        vae: run folder of the VAE; needed unless the settings name it or a trained denoiser.
         config: YAML file with settings; flags win over it.
         resume: go on from the newest intact checkpoint in OUT, with its settings.
     """
     from jeppa.pipeline import load_model
     from jeppa.progress import follow
-    from jeppa.train import DiffusionObjective, train, with_classes
+    from jeppa.train import DiffusionObjective, like_denoiser, train, with_classes
 
     values = _values(DiffusionRun, flags, config, out, resume)
-    values |= {} if vae is None else {"vae": str(vae)}
-    settings = parse(DiffusionRun, values, str(config or "flags"))
-    settings = with_classes(settings)
+    own = vae or values.get("vae") or values.get("denoiser")
+    values |= {} if own is None else {"vae": str(own)}
+    settings = with_classes(like_denoiser(parse(DiffusionRun, values, str(config or "flags"))))
     objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec)
     say_skipped(objective.source)
     follow("diffusion", train(objective, settings, out, resume), console)

@@ -1,47 +1,41 @@
-"""Diffusion in latent space: schedule, denoiser, training loss, DDIM sampler. A latent is just a tensor."""
+"""Diffusion in latent space: schedule, denoiser with its variance, loss, DDIM. A latent is just a tensor."""
 
-from jeppa.diffusion.ddim import (
-    SamplerStep,
-    ddim_step,
-    ddim_variance,
-    generators_for,
-    initial_noise,
-    sample_ddim,
-)
-from jeppa.diffusion.denoiser import guided, make_denoiser, null_label
-from jeppa.diffusion.loss import drop_labels, sample_timesteps, v_loss
-from jeppa.diffusion.schedule import (
-    Denoise,
-    Spacing,
-    add_noise,
-    alpha_bars,
-    eps_from_v,
-    make_scheduler,
-    timesteps,
-    v_target,
-    x0_from_v,
-)
+from jeppa.diffusion.ddim import ddim_step, ddim_variance, x0_share
+from jeppa.diffusion.denoiser import Denoiser, guided, make_unet, null_label
+from jeppa.diffusion.inversion import invert_ddim
+from jeppa.diffusion.loss import denoising_loss, drop_labels, sample_timesteps
+from jeppa.diffusion.prediction import Denoise, Prediction, add_noise, target
+from jeppa.diffusion.sampler import DDIM, SamplerStep, generators_for, initial_noise, sample_ddim
+from jeppa.diffusion.schedule import Spacing, Timesteps, alpha_bars, make_scheduler, timesteps
+from jeppa.diffusion.scheduler import HeteroscedasticDDIMScheduler
+from jeppa.diffusion.variance import VarianceHead
 
 __all__ = [
+    "DDIM",
     "Denoise",
+    "Denoiser",
+    "HeteroscedasticDDIMScheduler",
+    "Prediction",
     "SamplerStep",
     "Spacing",
+    "Timesteps",
+    "VarianceHead",
     "add_noise",
     "alpha_bars",
     "ddim_step",
     "ddim_variance",
+    "denoising_loss",
     "drop_labels",
-    "eps_from_v",
     "generators_for",
     "guided",
     "initial_noise",
-    "make_denoiser",
+    "invert_ddim",
     "make_scheduler",
+    "make_unet",
     "null_label",
     "sample_ddim",
     "sample_timesteps",
+    "target",
     "timesteps",
-    "v_loss",
-    "v_target",
-    "x0_from_v",
+    "x0_share",
 ]

@@ -1,47 +1,17 @@
-"""DDIM sampling in latent space: from noise to a standardised latent, one step at a time.
+"""One DDIM step, with the variance that the net predicts for its own estimate.
 
-Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502. The sampler is a generator: the caller
-previews each estimate, reports progress, and stops by no longer asking.
-
-It differs from `diffusers.DDIMScheduler.step` in two points. Coefficients are float64: in float32, ancestral
-sampling (eta 1) from zero terminal SNR gives NaN at 25 and 50 steps, the root of a difference rounded below 0.
-And the timestep after `t` is the next in the list that is actually visited. diffusers subtracts the integer
-T // steps instead (issue 9261), which misses the list for linspace, and for trailing where `steps` does not
-divide T: a latent is then treated as noisier or cleaner than it is, and where T / steps rounds up (7, 15, 60
-of 1000, trailing) noise is left in the result.
+Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502. A DDIM step puts the estimate E[x0|zt] in the
+place of x0, so what is not known about x0 is lost at every step; the fewer the steps, the more. Bao et al., "Estimating
+the Optimal Covariance with Imperfect Mean in Diffusion Probabilistic Models", arXiv 2206.07309, give the variance that
+a step must have instead, for any DDIM: its own lambda^2 and a share of Var[x0|zt].
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
-from jeppa.diffusion.schedule import Denoise, Spacing, alpha_bars, eps_from_v, timesteps, x0_from_v
 from jeppa.errors import ConfigError
-from jeppa.gaussian import standard_normal
-
-# torch's CPU generator keeps only 32 bits of its seed, so 3 and 3 + 2**32 would give the same picture.
-SEED_LIMIT = 2**32
-
-
-@dataclass(frozen=True)
-class SamplerStep:
-    """What is known after one sampling step.
-
-    Args:
-        index: number of the step, from 0.
-        t: the timestep at which the net was asked.
-        zt: the latent after the step, `[B,C,h,w]`; after the last step it is the sample.
-        x0: the net's estimate of the clean latent at this step, same shape.
-    """
-
-    index: int
-    t: int
-    zt: Tensor
-    x0: Tensor
 
 
 def ddim_variance(alpha_bar_t: float, alpha_bar_prev: float, eta: float) -> float:
@@ -57,7 +27,7 @@ def ddim_variance(alpha_bar_t: float, alpha_bar_prev: float, eta: float) -> floa
 
     Source: arXiv 2010.02502, eq. 16.
     """
-    _check_eta(eta)
+    check_eta(eta)
     # At the clean end there is no noise to replace, and the quotients of eq. 16 may be 0/0.
     if eta == 0.0 or alpha_bar_prev == 1.0:
         return 0.0
@@ -70,6 +40,23 @@ def ddim_variance(alpha_bar_t: float, alpha_bar_prev: float, eta: float) -> floa
     return eta**2 * kept * (1.0 - alpha_bar_t / alpha_bar_prev)
 
 
+def x0_share(alpha_bar_t: float, alpha_bar_prev: float, variance: float) -> float:
+    """How far a change of the estimate of x0 moves the result of a step, at fixed zt.
+
+    c = sqrt(a_prev) - sqrt(a_t) sqrt((1 - a_prev - variance) / (1 - a_t)): what x0 adds, less what the eps that follows
+    from x0 takes away. It is 1 for a step to the clean latent, and near 0 for a small one.
+
+    Args:
+        alpha_bar_t: in [0, 1), at the step's start.
+        alpha_bar_prev: in [0, 1], at its end.
+        variance: of the fresh noise, see `ddim_variance`.
+
+    Source: Bao et al., arXiv 2201.06503, theorem 1, with lambda^2 for `variance`.
+    """
+    kept = (1.0 - alpha_bar_prev - variance) / (1.0 - alpha_bar_t)
+    return math.sqrt(alpha_bar_prev) - math.sqrt(alpha_bar_t * kept)
+
+
 def ddim_step(
     x0: Tensor,
     eps: Tensor,
@@ -77,124 +64,71 @@ def ddim_step(
     alpha_bar_prev: float,
     eta: float = 0.0,
     noise: Tensor | None = None,
+    x0_variance: Tensor | None = None,
+    temperature: float | Tensor = 1.0,
 ) -> Tensor:
     """One DDIM step from the estimates at t to the latent at the previous timestep.
 
-    sqrt(a_prev) x0 + sqrt(1 - a_prev - var) eps + sqrt(var) noise, with a for alpha_bar and var the value of
-    `ddim_variance`. Given x0 and eps, the latent zt that they were estimated from is not needed.
+    sqrt(a_prev) x0 + sqrt(1 - a_prev - lambda^2) eps + sigma noise, with a for alpha_bar, lambda^2 the value of
+    `ddim_variance`, c that of `x0_share` and
+
+        sigma^2 = lambda^2 + temperature^2 c^2 Var[x0|zt].
+
+    Given x0 and eps, the latent zt that they were estimated from is not needed. Variance leaves the mean as it is.
 
     Args:
         x0: estimate of the clean latent, `[B,C,h,w]`.
         eps: estimate of the noise, same shape.
         alpha_bar_t: in [0, 1]; 0 is pure noise.
-        alpha_bar_prev: in [0, 1]; 1 returns x0.
+        alpha_bar_prev: in [0, 1]; 1 returns x0, with a draw of its uncertainty if `x0_variance` is given.
         eta: 0 to 1.
         noise: standard normal, same shape; needed when the variance is above 0.
+        x0_variance: Var[x0|zt], same shape, see `Prediction.x0_variance`; None for plain DDIM.
+        temperature: factor of the learned part's deviation, at least 0: 0 is plain DDIM, 1 the optimal variance. A
+            tensor that broadcasts to x0 sets it place by place.
 
     Raises:
         ConfigError: see `ddim_variance`, and if the variance is above 0 and `noise` is missing.
 
-    Source: arXiv 2010.02502, eq. 12.
+    Source: arXiv 2010.02502, eq. 12; arXiv 2201.06503, theorem 1; arXiv 2206.07309 (one variance for each element).
     """
     variance = ddim_variance(alpha_bar_t, alpha_bar_prev, eta)
     # At eta 1 and alpha_bar_t 0 the difference is exactly 0: squaring a rounded sigma would take it below.
     direction = math.sqrt(1.0 - alpha_bar_prev - variance)
     mean = math.sqrt(alpha_bar_prev) * x0 + direction * eps
-    if variance == 0.0:
+    learned = x0_variance is not None and bool(torch.as_tensor(temperature).any())
+    if variance == 0.0 and not learned:
         return mean
     if noise is None:
-        raise ConfigError(f"eta is {eta}, which adds noise in each step: pass noise, or set eta to 0")
-    return mean + math.sqrt(variance) * noise
+        why = f"eta is {eta}" if variance > 0.0 else f"temperature is {temperature}"
+        raise ConfigError(f"{why}, which adds noise in each step: pass noise, or set eta and temperature to 0")
+    if x0_variance is None or not learned:
+        return mean + math.sqrt(variance) * noise
+    share = x0_share(alpha_bar_t, alpha_bar_prev, variance)
+    return mean + (variance + (temperature * share) ** 2 * x0_variance).sqrt().to(mean) * noise
 
 
-def sample_ddim(
-    denoise: Denoise,
-    z_T: Tensor,  # noqa: N803 - the paper's name for the latent at the last timestep
-    schedule: DDIMScheduler,
-    steps: int,
-    eta: float = 0.0,
-    spacing: Spacing = "trailing",
-    generators: list[torch.Generator] | None = None,
-) -> Iterator[SamplerStep]:
-    """Sample from noise; yields after each of `steps` steps. The last step's `zt` is the sample.
-
-    Settings are checked at the call, not at the first step. The net runs without gradients; the caller's
-    gradient mode is untouched between steps.
-
-    Args:
-        denoise: gives v for (zt `[B,C,h,w]`, t LongTensor `[B]`), see `jeppa.diffusion.guided`.
-        z_T: standard normal noise `[B,C,h,w]`, see `initial_noise`.
-        schedule: see `make_scheduler`; only its alpha_bar values are read.
-        steps: 1 to the schedule's number of timesteps.
-        eta: 0 (the sample depends on z_T alone) to 1 (fresh noise in each step).
-        spacing: which timesteps are visited, see `timesteps`.
-        generators: one for each sample, so that a sample does not depend on its batch. Needed when eta is
-            above 0: pass the ones that drew z_T, since fresh ones of the same seeds would draw z_T again.
+def check_eta(eta: float) -> None:
+    """Refuse an eta that is no number from 0 to 1.
 
     Raises:
-        ConfigError: if steps, eta or spacing is out of range, or generators are missing or not one a sample.
+        ConfigError: it is not.
     """
-    _check_eta(eta)
-    bars = alpha_bars(schedule).tolist()
-    visited = timesteps(len(bars), steps, spacing)
-    if eta > 0.0 and (generators is None or len(generators) != len(z_T)):
-        given = 0 if generators is None else len(generators)
-        raise ConfigError(
-            f"eta is {eta}, which draws noise, but there are {given} generators for {len(z_T)} samples: "
-            "pass one for each sample, or set eta to 0"
-        )
-    return _steps(denoise, z_T, bars, visited, eta, generators)
-
-
-def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator for each seed.
-
-    Raises:
-        ConfigError: if a seed is not in 0 to 2^32 - 1.
-    """
-    for seed in seeds:
-        if not 0 <= seed < SEED_LIMIT:
-            raise ConfigError(f"seed is {seed}, but must lie in 0 to {SEED_LIMIT - 1}: choose another")
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-def initial_noise(shape_of_one: Sequence[int], generators: list[torch.Generator]) -> Tensor:
-    """Standard normal z_T, float32 `[B, *shape_of_one]`, row i from generator i alone.
-
-    Advances the generators; pass the same ones on to `sample_ddim`.
-    """
-    return _noise((len(generators), *shape_of_one), generators)
-
-
-def _check_eta(eta: float) -> None:
     if not 0.0 <= eta <= 1.0:
         raise ConfigError(
             f"eta is {eta}, but must lie in 0 to 1: use 0 (deterministic) or 1 (fresh noise in each step)"
         )
 
 
-def _steps(
-    denoise: Denoise,
-    zt: Tensor,
-    bars: list[float],
-    visited: list[int],
-    eta: float,
-    generators: list[torch.Generator] | None,
-) -> Iterator[SamplerStep]:
-    for index, t in enumerate(visited):
-        alpha_bar_t = bars[t]
-        alpha_bar_prev = bars[visited[index + 1]] if index + 1 < len(visited) else 1.0
-        noise = _noise(zt.shape, generators).to(zt) if eta > 0.0 and generators else None
-        # no_grad must not span the yield: it would switch gradients off in the caller's own code.
-        with torch.no_grad():
-            v = denoise(zt, torch.full((len(zt),), t, dtype=torch.long, device=zt.device))
-            x0 = x0_from_v(zt, v, alpha_bar_t)
-            eps = eps_from_v(zt, v, alpha_bar_t)
-            zt = ddim_step(x0, eps, alpha_bar_t, alpha_bar_prev, eta, noise)
-        yield SamplerStep(index, t, zt, x0)
+def check_temperature(temperature: float | Tensor) -> None:
+    """Refuse a temperature that is negative, infinite or not a number, at any place.
 
-
-def _noise(shape: Sequence[int], generators: list[torch.Generator]) -> Tensor:
-    """Drawn where the generators live, so that a seed gives the same picture whichever device samples it."""
-    device = generators[0].device if generators else None
-    return standard_normal(torch.empty(tuple(shape), device=device), generators)
+    Raises:
+        ConfigError: it is.
+    """
+    values = torch.as_tensor(temperature)
+    if not bool((values.isfinite() & (values >= 0.0)).all()):
+        shown = temperature if values.ndim == 0 else f"{float(values.min())} to {float(values.max())}"
+        raise ConfigError(
+            f"temperature is {shown}, but must be 0 or more: use 0 (plain DDIM) or 1 (the optimal variance)"
+        )

@@ -1,7 +1,8 @@
-"""The net that predicts v from a noised latent: a stock diffusers UNet2DModel, with or without classes.
+"""The net that predicts v, eps or x0 from a noised latent, and the variance of its own error.
 
-`guided` turns it into the `denoise(zt, t)` callable that the loss and the sampler take. Class-free operation
-has a label of its own, the null label, one past the last class.
+A stock diffusers UNet2DModel, with or without classes, and a variance head beside it. `guided` turns them into the
+`denoise(zt, t)` callable that the loss and the sampler take. Class-free operation has a label of its own, the null
+label, one past the last class.
 """
 
 import math
@@ -10,22 +11,70 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from jeppa.diffusion.schedule import Denoise
+from jeppa.config import PredictionKind
+from jeppa.diffusion.prediction import Denoise, Prediction, check_kind
+from jeppa.diffusion.variance import VarianceHead
 from jeppa.errors import ConfigError
 
 MAX_GROUPS = 32
 
 
-def make_denoiser(
+class Denoiser(nn.Module):
+    """A denoising net and the head that knows its error.
+
+    Args:
+        unet: see `make_unet`.
+        kind: what the net predicts.
+        variance_channels: width of the variance head; None for none.
+
+    Raises:
+        ConfigError: if `kind` is unknown.
+    """
+
+    def __init__(self, unet: UNet2DModel, kind: PredictionKind, variance_channels: int | None) -> None:
+        super().__init__()
+        check_kind(kind)
+        self.kind = kind
+        self.unet = unet
+        self.head: VarianceHead | None = None
+        if variance_channels is not None:
+            config = unet.config
+            time_channels = unet.time_embedding.linear_2.out_features
+            self.head = VarianceHead(config.block_out_channels[0], time_channels, config.in_channels, variance_channels)
+
+    def forward(self, zt: Tensor, t: Tensor, labels: Tensor | None = None) -> Prediction:
+        """The prediction for latents `[B,C,h,w]` whose sides the net's stride divides.
+
+        Args:
+            zt: noised latents.
+            t: LongTensor `[B]`.
+            labels: LongTensor `[B]` of classes, for a net with classes.
+        """
+        if self.head is None:
+            return Prediction(self.unet(zt, t, class_labels=labels).sample, None, self.kind)
+        seen: dict[str, Tensor] = {}
+        hooks = [
+            self.unet.conv_out.register_forward_pre_hook(lambda _, given: seen.update(features=given[0].detach())),
+            self.unet.time_embedding.register_forward_hook(lambda _, __, made: seen.update(time=made.detach())),
+        ]
+        try:
+            mean = self.unet(zt, t, class_labels=labels).sample
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Prediction(mean, self.head(seen["features"], zt, mean.detach(), seen["time"]), self.kind)
+
+
+def make_unet(
     *,
     sample_size: int,
-    latent_channels: int = 4,
-    block_out_channels: Sequence[int] = (64, 128, 128),
-    layers_per_block: int = 1,
-    attention: Sequence[bool] = (False, False, True),
-    num_classes: int | None = None,
+    latent_channels: int,
+    block_out_channels: Sequence[int],
+    layers_per_block: int,
+    attention: Sequence[bool],
+    num_classes: int | None,
 ) -> UNet2DModel:
     """A randomly initialised UNet2DModel for latents.
 
@@ -80,16 +129,17 @@ def null_label(unet: UNet2DModel) -> int:
     return embeddings - 1
 
 
-def guided(unet: UNet2DModel, labels: Tensor | None = None, guidance: float = 1.0) -> Denoise:
-    """The `denoise(zt, t) -> v` callable of a net, for given labels and classifier-free guidance.
+def guided(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1.0) -> Denoise:
+    """The `denoise(zt, t)` callable of a net, for given labels and classifier-free guidance.
 
-    v is null + guidance * (cond - null): guidance 1 is the conditional prediction (one evaluation of the
-    net), 0 the unconditional one, above 1 exaggerates the class. Latents of any height and width are taken:
-    they are padded by repeating their edge up to a multiple of the net's stride, and v is cropped back.
-    v has the dtype of zt. Gradients flow, so the same callable serves training and sampling.
+    The mean is null + guidance * (cond - null): guidance 1 is the conditional prediction (one evaluation of the
+    net), 0 the unconditional one, above 1 exaggerates the class. The logvar is that of the conditional prediction:
+    what guidance adds is a choice, not an error. Latents of any height and width are taken: they are padded by
+    repeating their edge up to a multiple of the net's stride, and the answer is cropped back to them. The mean has the
+    dtype of zt. Gradients flow, so the same callable serves training and sampling.
 
     Args:
-        unet: see `make_denoiser`.
+        denoiser: net and head.
         labels: LongTensor `[B]` of classes, the null label allowed; None asks a model with classes for the
             unconditional prediction.
         guidance: any finite number.
@@ -98,9 +148,10 @@ def guided(unet: UNet2DModel, labels: Tensor | None = None, guidance: float = 1.
         ConfigError: if labels or guidance do not fit the model; in the call, if the number of labels does
             not fit the batch.
 
-    Source: Ho and Salimans, arXiv 2207.12598, eq. 6 with guidance = 1 + w; linear in eps there, and so in v
+    Source: Ho and Salimans, arXiv 2207.12598, eq. 6 with guidance = 1 + w; linear in eps there, and so in v and x0
     at a given zt.
     """
+    unet = denoiser.unet
     if not math.isfinite(guidance):
         raise ConfigError(f"guidance is {guidance}, but must be a finite number: use 1 for none, 2 to 5 for more")
     if labels is None and guidance != 1.0:
@@ -108,18 +159,19 @@ def guided(unet: UNet2DModel, labels: Tensor | None = None, guidance: float = 1.
     if labels is not None:
         _check_labels(unet, labels)
 
-    def denoise(zt: Tensor, t: Tensor) -> Tensor:
+    def denoise(zt: Tensor, t: Tensor) -> Prediction:
         if unet.config.num_class_embeds is None:
-            return _evaluate(unet, zt, t, None)
+            return _evaluate(denoiser, zt, t, None)
         null = torch.full((len(zt),), null_label(unet), dtype=torch.long, device=zt.device)
         cond = null if labels is None else labels.to(zt.device)
         if len(cond) != len(zt):
             raise ConfigError(f"{len(cond)} labels for a batch of {len(zt)}: give one for each sample")
         if guidance == 1.0:
-            return _evaluate(unet, zt, t, cond)
-        v = _evaluate(unet, torch.cat([zt, zt]), torch.cat([t, t]), torch.cat([cond, null]))
-        v_cond, v_null = v.chunk(2)
-        return v_null + guidance * (v_cond - v_null)
+            return _evaluate(denoiser, zt, t, cond)
+        both = _evaluate(denoiser, torch.cat([zt, zt]), torch.cat([t, t]), torch.cat([cond, null]))
+        with_class, without = both.mean.chunk(2)
+        logvar = None if both.logvar is None else both.logvar[: len(zt)]
+        return Prediction(without + guidance * (with_class - without), logvar, both.kind)
 
     return denoise
 
@@ -134,10 +186,11 @@ def _check_labels(unet: UNet2DModel, labels: Tensor) -> None:
         )
 
 
-def _evaluate(unet: UNet2DModel, zt: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-    """v at zt's own size and dtype: the net halves the size at all levels but one, so pad, then crop."""
-    stride = 2 ** (len(unet.config.block_out_channels) - 1)
+def _evaluate(denoiser: Denoiser, zt: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
+    """The answer at zt's own size and dtype: the net halves the size at all levels but one, so pad, then crop."""
+    stride = 2 ** (len(denoiser.unet.config.block_out_channels) - 1)
     height, width = zt.shape[-2:]
     padded = F.pad(zt, (0, -width % stride, 0, -height % stride), mode="replicate")
-    v: Tensor = unet(padded, t, class_labels=labels).sample
-    return v[..., :height, :width].to(zt.dtype)
+    found: Prediction = denoiser(padded, t, labels)
+    logvar = None if found.logvar is None else found.logvar[..., :height, :width]
+    return Prediction(found.mean[..., :height, :width].to(zt.dtype), logvar, found.kind)

@@ -6,32 +6,52 @@ Everything is a pure function of tensors; randomness comes in as a generator.
 import torch
 from torch import Tensor
 
-from jeppa.diffusion.schedule import Denoise, add_noise, v_target
+from jeppa.config import PredictionKind
+from jeppa.diffusion.prediction import Denoise, add_noise, target
 from jeppa.errors import ConfigError
+from jeppa.gaussian import gaussian_nll
 
 
-def v_loss(denoise: Denoise, z0: Tensor, t: Tensor, noise: Tensor, alpha_bars: Tensor) -> Tensor:
-    """Squared error of the predicted v for each sample, float32 `[B]`: the mean over C, h and w.
+def denoising_loss(
+    denoise: Denoise,
+    z0: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    alpha_bars: Tensor,
+    kind: PredictionKind = "v_prediction",
+) -> dict[str, Tensor]:
+    """The faithful loss of a denoiser, each term float32 `[B]`, the mean over C, h and w.
 
-    A mean rather than a sum, so that it compares across latent sizes: about 1 for a net that predicts 0 on
-    standardised latents. It is a squared error, not a likelihood: no variance, no log 2 pi, no unit of nats.
+    `mse` is the squared error of the mean; where the net predicts a logvar, `variance_nll` is the negative log density
+    of the same error, detached, in nats a dimension (log 2 pi included) and `chi2` the mean of error^2 / variance, 1
+    when the variance is right. If the head sees only detached features, the net's mean is that of an ordinary denoiser.
 
-    Timesteps weigh equally in v. In terms of x0 the same error is weighted by SNR + 1 =
-    1 / (1 - alpha_bar), the "SNR + 1" weighting, which stays finite at zero terminal SNR.
+    A mean rather than a sum, so that it compares across latent sizes: `mse` is about 1 for a net that predicts v = 0
+    on standardised latents. Timesteps weigh equally. For v that weighs the error of x0 by SNR + 1 =
+    1 / (1 - alpha_bar), which stays finite at zero terminal SNR.
 
     Args:
-        denoise: gives v for (zt, t), see `jeppa.diffusion.guided`.
+        denoise: gives the prediction for (zt, t), see `jeppa.diffusion.guided`.
         z0: standardised clean latent `[B,C,h,w]`.
         t: LongTensor `[B]`, each 0 to T-1.
         noise: standard normal, shape of z0.
         alpha_bars: float64 `[T]`, see `jeppa.diffusion.alpha_bars`.
+        kind: what the net predicts.
 
-    Source: Salimans and Ho, arXiv 2202.00512, section 4.
+    Source: Salimans and Ho, arXiv 2202.00512, section 4; Stirn et al., arXiv 2212.09184, eq. 5; Bao et al., arXiv
+    2206.07309 (NPR).
     """
     bars = alpha_bars[t.to(alpha_bars.device)]
-    v = denoise(add_noise(z0, noise, bars), t)
-    error = v.float() - v_target(z0, noise, bars).float()
-    return error.square().flatten(1).mean(1)
+    predicted = denoise(add_noise(z0, noise, bars), t)
+    error = predicted.mean.float() - target(kind, z0, noise, bars).float()
+    terms = {"mse": error.square().flatten(1).mean(1)}
+    if predicted.logvar is None:
+        return terms
+    logvar = predicted.logvar.float()
+    fixed = error.detach()
+    terms["variance_nll"] = gaussian_nll(fixed, logvar).flatten(1).mean(1)
+    terms["chi2"] = (fixed.square() * (-logvar.detach()).exp()).flatten(1).mean(1)
+    return terms
 
 
 def sample_timesteps(batch: int, train_steps: int, generator: torch.Generator) -> Tensor:

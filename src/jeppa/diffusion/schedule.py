@@ -1,33 +1,38 @@
-"""The noise schedule: how much of the clean latent is left at each timestep, and the names of a prediction.
+"""The noise schedule: how much of the clean latent is left at each timestep, and which timesteps a sampler visits.
 
 The forward process is zt = sqrt(alpha_bar) z0 + sqrt(1 - alpha_bar) eps, with z0 the standardised latent.
 The schedule is Stable Diffusion's, rescaled to a signal-to-noise ratio of exactly zero at the last timestep
-(Lin et al., arXiv 2305.08891), so that sampling can start from pure noise without a gap to training.
-The net predicts v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z0 (Salimans and Ho, arXiv 2202.00512), which
-stays well defined there, unlike eps.
+(Lin et al., arXiv 2305.08891), so that sampling can start from pure noise without a gap to training. A net
+that predicts eps says nothing there, so its schedule is left as it was.
 
 diffusers' scheduler holds the schedule, for its config and for exports; its `add_noise` and `get_velocity`
 are not used. They cast alpha_bar to the latent's dtype first, and in bfloat16 every alpha_bar above 0.998
 becomes 1, which removes the noise of the first timesteps. Here coefficients are float64 until the last.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from jeppa.config import PredictionKind
 from jeppa.errors import ConfigError
 
 Spacing = Literal["trailing", "leading", "linspace"]
 
-# denoise(zt [B,C,h,w], t LongTensor [B]) -> v [B,C,h,w]
-Denoise = Callable[[Tensor, Tensor], Tensor]
+Timesteps = Spacing | Sequence[int]
+"""A rule for a number of steps, or the list itself."""
 
 
-def make_scheduler(train_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> DDIMScheduler:
+def make_scheduler(
+    train_steps: int = 1000,
+    beta_start: float = 0.00085,
+    beta_end: float = 0.012,
+    kind: PredictionKind = "v_prediction",
+) -> DDIMScheduler:
     """The project's schedule as a diffusers scheduler, whose saved config opens in stock diffusers.
 
     Args:
@@ -35,6 +40,7 @@ def make_scheduler(train_steps: int = 1000, beta_start: float = 0.00085, beta_en
         beta_start: variance added at the first timestep, before the rescaling to zero terminal SNR.
         beta_end: variance added at the last timestep, before the rescaling. For another T, scale both
             betas by 1000 / T to keep the same process on a finer or coarser grid.
+        kind: what the net predicts; the terminal signal-to-noise ratio is zero unless it is `epsilon`.
 
     Raises:
         ConfigError: if `train_steps` is below 2 or the betas are not 0 < beta_start <= beta_end < 1.
@@ -50,8 +56,8 @@ def make_scheduler(train_steps: int = 1000, beta_start: float = 0.00085, beta_en
         beta_start=beta_start,
         beta_end=beta_end,
         beta_schedule="scaled_linear",
-        rescale_betas_zero_snr=True,
-        prediction_type="v_prediction",
+        rescale_betas_zero_snr=kind != "epsilon",
+        prediction_type=kind,
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
@@ -59,7 +65,9 @@ def make_scheduler(train_steps: int = 1000, beta_start: float = 0.00085, beta_en
 
 
 def alpha_bars(schedule: DDIMScheduler) -> Tensor:
-    """The share of signal variance left at each timestep: float64 `[T]` on the CPU, decreasing to exactly 0.
+    """The share of signal variance left at each timestep: float64 `[T]` on the CPU, decreasing.
+
+    At zero terminal SNR the last one is exactly 0.
 
     The values are diffusers' float32 ones, so that both libraries mean the same process; only the arithmetic
     done with them is finer.
@@ -68,7 +76,7 @@ def alpha_bars(schedule: DDIMScheduler) -> Tensor:
     return bars
 
 
-def timesteps(train_steps: int, steps: int, spacing: Spacing = "trailing") -> list[int]:
+def timesteps(train_steps: int, steps: int, spacing: Timesteps = "trailing") -> list[int]:
     """The timesteps that a sampler visits, in descending order: exactly `steps` of them.
 
     Equal to `DDIMScheduler.set_timesteps`, including the rounding of halves, but for one thing: its trailing
@@ -80,15 +88,18 @@ def timesteps(train_steps: int, steps: int, spacing: Spacing = "trailing") -> li
     Args:
         train_steps: timesteps T of the training schedule.
         steps: how many to visit, 1 to `train_steps`.
-        spacing: trailing (ends of T/steps wide intervals), leading (their starts), linspace (both ends).
+        spacing: trailing (ends of T/steps wide intervals), leading (their starts), linspace (both ends), or a list
+            of `steps` timesteps, descending.
 
     Raises:
-        ConfigError: if `steps` is out of range or `spacing` unknown.
+        ConfigError: if `steps` is out of range, `spacing` unknown, or a list is not descending within 0 to T-1.
 
     Source: Lin et al., arXiv 2305.08891, Table 2.
     """
     if not 1 <= steps <= train_steps:
         raise ConfigError(f"steps is {steps}, but the schedule has {train_steps} timesteps: choose 1 to {train_steps}")
+    if not isinstance(spacing, str):
+        return _checked(spacing, steps, train_steps)
     if spacing == "trailing":
         ends = np.arange(train_steps, 0, -train_steps / steps)[:steps]
         visited = np.round(ends) - 1
@@ -101,54 +112,10 @@ def timesteps(train_steps: int, steps: int, spacing: Spacing = "trailing") -> li
     return [int(t) for t in visited]
 
 
-def add_noise(z0: Tensor, eps: Tensor, alpha_bar: Tensor | float) -> Tensor:
-    """The noised latent zt = sqrt(alpha_bar) z0 + sqrt(1 - alpha_bar) eps, shape and dtype of `z0`.
-
-    Args:
-        z0: standardised clean latent `[B,C,h,w]`.
-        eps: standard normal noise, same shape.
-        alpha_bar: one value in [0, 1], or `[B]` with one for each sample.
-
-    Source: Ho et al., arXiv 2006.11239, eq. 4.
-    """
-    signal, noise = _rates(alpha_bar, z0)
-    return signal * z0 + noise * eps
-
-
-def v_target(z0: Tensor, eps: Tensor, alpha_bar: Tensor | float) -> Tensor:
-    """What the net learns to predict: v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z0.
-
-    Args as for `add_noise`. Source: Salimans and Ho, arXiv 2202.00512, section 4 and appendix D.
-    """
-    signal, noise = _rates(alpha_bar, z0)
-    return signal * eps - noise * z0
-
-
-def x0_from_v(zt: Tensor, v: Tensor, alpha_bar: Tensor | float) -> Tensor:
-    """The clean latent that `v` implies: sqrt(alpha_bar) zt - sqrt(1 - alpha_bar) v; -v at alpha_bar 0.
-
-    Args:
-        zt: noised latent `[B,C,h,w]`.
-        v: v, true or predicted, same shape.
-        alpha_bar: one value in [0, 1], or `[B]`.
-
-    Source: Salimans and Ho, arXiv 2202.00512, section 4 (alpha^2 + sigma^2 = 1, so nothing is divided).
-    """
-    signal, noise = _rates(alpha_bar, zt)
-    return signal * zt - noise * v
-
-
-def eps_from_v(zt: Tensor, v: Tensor, alpha_bar: Tensor | float) -> Tensor:
-    """The noise that `v` implies: sqrt(1 - alpha_bar) zt + sqrt(alpha_bar) v; zt itself at alpha_bar 0.
-
-    Args and source as for `x0_from_v`.
-    """
-    signal, noise = _rates(alpha_bar, zt)
-    return noise * zt + signal * v
-
-
-def _rates(alpha_bar: Tensor | float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """sqrt(alpha_bar) and sqrt(1 - alpha_bar), computed in float64, ready to broadcast against `like`."""
-    bar = torch.as_tensor(alpha_bar, dtype=torch.float64)
-    bar = bar.reshape(bar.shape + (1,) * (like.dim() - bar.dim()))
-    return bar.sqrt().to(like), (1.0 - bar).sqrt().to(like)
+def _checked(visited: Sequence[int], steps: int, train_steps: int) -> list[int]:
+    within = len(visited) == steps and all(0 <= t < train_steps for t in visited)
+    if not within or any(after >= before for before, after in pairwise(visited)):
+        raise ConfigError(
+            f"timesteps are {list(visited)}, but must be {steps} in descending order from {train_steps - 1} to 0"
+        )
+    return [int(t) for t in visited]

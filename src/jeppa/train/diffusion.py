@@ -1,4 +1,4 @@
-"""Training of the latent denoiser: v-prediction on standardised latents of a frozen VAE."""
+"""Training of the latent denoiser and its variance head on standardised latents of a frozen VAE."""
 
 import math
 from collections.abc import Iterator
@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jeppa.config import DiffusionRun
+from jeppa.config import DiffusionRun, load_run
 from jeppa.data import CropDataset, ImageSource, open_source, write_png
 from jeppa.data.sheet import contact_sheet
 from jeppa.diffusion import (
+    DDIM,
     alpha_bars,
+    denoising_loss,
     drop_labels,
     generators_for,
     guided,
@@ -22,12 +24,11 @@ from jeppa.diffusion import (
     null_label,
     sample_ddim,
     sample_timesteps,
-    v_loss,
 )
 from jeppa.errors import ConfigError
 from jeppa.gaussian import standard_normal
 from jeppa.latent import LatentCodec
-from jeppa.pipeline import denoiser_for
+from jeppa.pipeline import Model, denoiser_for, load_model
 from jeppa.train.objective import Batch, Objective
 from jeppa.vae import FACTOR, save_folder
 
@@ -37,9 +38,10 @@ ENCODE_BATCH = 32
 
 
 class DiffusionObjective(Objective):
-    """Mean squared error of v at random timesteps.
+    """Squared error of the prediction at random timesteps, and the likelihood of that error for the variance head.
 
-    The latents of `config.views` random crops are encoded once and kept; each step draws from their posteriors.
+    The head gives the net no gradient and is clipped apart, so the net is bit for bit the one of a run without it. The
+    latents of `config.views` random crops are encoded once and kept; each step draws from their posteriors.
 
     Args:
         config: all settings of the run; `config.model.num_classes` must be the number of labels or None.
@@ -54,24 +56,29 @@ class DiffusionObjective(Objective):
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.model = denoiser_for(config, codec.vae.config.latent_channels)
-        self.schedule = make_scheduler()
+        if config.denoiser is not None:
+            self._keep(load_model(Path(config.denoiser)))
+        self.schedule = make_scheduler(kind=config.prediction)
         self.alpha_bars = alpha_bars(self.schedule)
         self._bank: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Terms `[B]`: loss, the mean squared error of v, about 1 for an untrained net."""
+        """Terms `[B]`: loss, the sum of mse (about 1 for an untrained net) and variance_nll in nats; chi2."""
         mean, std = batch["mean"], batch["std"]
         z0 = mean + std * standard_normal(mean, generator)
         t = sample_timesteps(len(z0), len(self.alpha_bars), generator).to(z0.device)
         labels = None
         if self.config.model.num_classes is not None:
-            dropped = drop_labels(batch["label"], null_label(self.model), self.config.label_dropout, generator)
+            dropped = drop_labels(batch["label"], null_label(self.model.unet), self.config.label_dropout, generator)
             labels = dropped.to(z0.device)
-        return {"loss": v_loss(guided(self.model, labels), z0, t, standard_normal(z0, generator), self.alpha_bars)}
+        noise = standard_normal(z0, generator)
+        terms = denoising_loss(guided(self.model, labels), z0, t, noise, self.alpha_bars, self.config.prediction)
+        return {"loss": terms["mse"] + terms.get("variance_nll", torch.zeros(())), **terms}
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """All parameters of the denoiser."""
-        return [list(self.model.parameters())]
+        """The net, unless it is kept as it is, and the variance head."""
+        head = [] if self.model.head is None else [list(self.model.head.parameters())]
+        return head if self.config.denoiser is not None else [list(self.model.unet.parameters()), *head]
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Latents drawn from the bank; each epoch visits all of them in an order of its own."""
@@ -97,8 +104,8 @@ class DiffusionObjective(Objective):
         return (self.config.optim.batch_size, self.codec.vae.config.latent_channels, side, side)
 
     def summary(self, means: dict[str, float]) -> dict[str, float]:
-        """The loss as it is."""
-        return {"loss": means["loss"]}
+        """The losses as they are."""
+        return {key: means[key] for key in ("loss", "mse", "variance_nll", "chi2") if key in means}
 
     @torch.no_grad()
     def draw_samples(self, path: Path) -> None:
@@ -107,23 +114,52 @@ class DiffusionObjective(Objective):
         noise = initial_noise(self.batch_shape()[1:], generators).to(next(self.parameters()).device)
         classes = self.config.model.num_classes
         labels = None if classes is None else torch.arange(len(noise)) % classes
-        *_, last = sample_ddim(guided(self.model, labels), noise, self.schedule, SHEET_STEPS)
+        *_, last = sample_ddim(guided(self.model, labels), noise, self.schedule, DDIM(SHEET_STEPS))
         pictures = list(self.codec.decode(last.zt).mean)
         rows = [pictures[i : i + SHEET_SIDE] for i in range(0, len(pictures), SHEET_SIDE)]
         write_png(contact_sheet(rows), path)
 
     def publish(self, run: Path) -> dict[str, Any]:
         """Export net, schedule and the VAE beside them, so that the run folder needs no other."""
-        self.model.save_pretrained(run / "unet")
+        self.model.unet.save_pretrained(run / "unet")
+        if self.model.head is not None:
+            self.model.head.save_pretrained(run / "variance_head")
         self.schedule.save_pretrained(run / "scheduler")
         save_folder(self.codec.vae, self.codec.stats.shift, self.codec.stats.scale, run)
         return {"labels": list(self.source.labels) if self.config.classes else []}
+
+    def _keep(self, trained: Model) -> None:
+        """Take over the net of a trained denoiser and freeze it."""
+        if trained.denoiser is None:
+            raise ConfigError(f"{trained.path}: a VAE without a denoiser, so nothing to add a variance head to")
+        try:
+            self.model.unet.load_state_dict(trained.denoiser.unet.state_dict())
+        except RuntimeError:
+            raise ConfigError(
+                f"{trained.path}: its net differs from the settings: leave the model's settings out"
+            ) from None
+        self.model.unet.requires_grad_(False)
 
     def _latents(self) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior means and standard deviations `[N,C,h,w]` and labels `[N]`, encoded at the first call."""
         if self._bank is None:
             self._bank = encode_views(self.codec, self.source, self.config)
         return self._bank
+
+
+def like_denoiser(config: DiffusionRun) -> DiffusionRun:
+    """`config` with the architecture of the trained denoiser that it starts from, if it names one.
+
+    Raises:
+        ConfigError: there is no denoiser's run folder.
+    """
+    if config.denoiser is None:
+        return config
+    found = load_run(Path(config.denoiser) / "config.yaml")
+    if not isinstance(found, DiffusionRun):
+        raise ConfigError(f"{config.denoiser}: a VAE without a denoiser; give the run folder of a denoiser")
+    model = found.model.model_copy(update={"variance_channels": config.model.variance_channels})
+    return config.model_copy(update={"model": model, "prediction": found.prediction, "classes": found.classes})
 
 
 def with_classes(config: DiffusionRun) -> DiffusionRun:
