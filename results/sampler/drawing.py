@@ -14,7 +14,7 @@ from jeppa.diffusion import SamplerStep, generators_for, guided, initial_noise
 from jeppa.evaluate.features import load_features
 from jeppa.pipeline import Model, load_model
 
-COUNT = 2000
+COUNT = 1000
 BATCH = 200
 FIRST_SEED = 1_000_000
 """Of the noise of seed 0; those of seed s start s * COUNT later, so no two samples share their noise."""
