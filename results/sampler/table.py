@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from sampler.measuring import interval
-from sampler.samplers import EVALUATIONS
+from sampler.samplers import EVALUATIONS, LAST_DRAWN
 
 Json = dict[str, Any]
 
@@ -59,14 +59,15 @@ def _main(record: Json) -> list[str]:
     titles = ("plain", "eta 1", "learned", "learned, last drawn", "dpm-solver++", "unipc")
     lines = ["| evaluations | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
     for steps in EVALUATIONS:
-        cells = [_shown(_column(record, f"{title} {steps}", "fd")) for title in titles]
+        names = [f"{title} {steps}" for title in titles]
+        cells = [_shown(_column(record, name, "fd")) if name in record["rows"] else "" for name in names]
         lines.append(f"| {steps} | " + " | ".join(cells) + " |")
     return lines
 
 
 def _differences(record: Json) -> list[str]:
     pairs = [(f"learned {n}", f"plain {n}") for n in EVALUATIONS]
-    pairs += [(f"learned, last drawn {n}", f"plain {n}") for n in EVALUATIONS]
+    pairs += [(f"learned, last drawn {n}", f"plain {n}") for n in LAST_DRAWN]
     pairs += [(f"learned {n}", f"dpm-solver++ {n}") for n in EVALUATIONS]
     pairs += [("learned 10", "plain 20"), ("learned, last drawn 10", "plain 20")]
     lines = ["| first | second | difference |", "|---|---|---|"]
