@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sampler.runs import RESOLUTION, run_folder
-from sampler.samplers import RIVALS, Sampler, run, steps_of
 from torch import Tensor
 
 from jeppa.diffusion import SamplerStep, generators_for, guided, initial_noise
 from jeppa.evaluate.features import load_features
 from jeppa.pipeline import Model, load_model
+from sampler.runs import RESOLUTION, run_folder
+from sampler.samplers import RIVALS, Sampler, run, steps_of
 
 COUNT = 1000
 BATCH = 200
 FIRST_SEED = 1_000_000
 """Of the noise of seed 0; those of seed s start s * COUNT later, so no two samples share their noise."""
 FACTOR = 8
+FEATURE_SIDE = 128
+"""Three times faster than the 224 of the feature net's training, and enough for pictures of 64 pixels."""
 
 
 def sample_file(work: Path, seed: int, sampler: Sampler) -> Path:
@@ -62,7 +64,7 @@ def _batch(sampler: Sampler, model: Model, seed: int, start: int) -> dict[str, N
         steps = list(steps_of(sampler, model, denoise, z_t, generators))
         z0, scores = steps[-1].zt, uncertainties(steps)
     pixels = model.codec.decode(z0).mean
-    return {"features": load_features()(pixels).numpy(), "latents": z0.numpy(), **scores}
+    return {"features": load_features()(pixels, FEATURE_SIDE).numpy(), "latents": z0.numpy(), **scores}
 
 
 def uncertainties(steps: list[SamplerStep]) -> dict[str, NDArray[np.float32]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sampler.drawing import COUNT, sample_file
+from sampler.drawing import COUNT, FEATURE_SIDE, sample_file
 from sampler.runs import RESOLUTION
 from sampler.samplers import Sampler
 from scipy.stats import t as student
@@ -56,7 +56,8 @@ def real_features(data: Path, codec: LatentCodec, cache: Path) -> Real:
         net, parts = load_features(), []
         for start in range(0, COUNT, 100):
             x = torch.stack([pictures[i] for i in order[start : start + 100]])
-            parts.append((net(x).numpy(), net(codec.decode(codec.encode(x).mean).mean).numpy()))
+            again = codec.decode(codec.encode(x).mean).mean
+            parts.append((net(x, FEATURE_SIDE).numpy(), net(again, FEATURE_SIDE).numpy()))
         features, reconstructed = (np.concatenate(one) for one in zip(*parts, strict=True))
         np.savez(cache, features=features, reconstructed=reconstructed)
     saved = np.load(cache)

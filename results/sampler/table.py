@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+
 from sampler.measuring import interval
 from sampler.samplers import EVALUATIONS, LAST_DRAWN
 
@@ -20,7 +21,7 @@ def table(record: Json) -> str:
         f"training steps, grocery pictures at {record['resolution']} pixels; {machine['processor']}, "
         f"{machine['cores']} cores, torch {torch.__version__}.",
         "",
-        "Frechet distance on EfficientNet-Lite0 features, half of the samples against half of the real pictures, the "
+        "Frechet distance on EfficientNet-Lite0 features at 128 pixels, half of the samples against half of the real pictures, the "
         f"mean of both halves. Two halves of the real pictures: {record['floor']:.2f}. One half's reconstructions by "
         f"the VAE against the other half: {record['reconstruction_floor']:.2f}. Mean over seeds [95 % t-interval].",
         "",

@@ -39,16 +39,17 @@ class FeatureNet:
         self._net = net
 
     @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, side: int = SIDE) -> Tensor:
         """Features before the classifier, averaged over space, `[B,FEATURES]` float32.
 
         The net was trained on pixels with mean and deviation 0.5, which is x itself.
 
         Args:
-            x: `[B,3,H,W]` in [-1,1], clamped here; resized to 224x224 whatever its shape.
+            x: `[B,3,H,W]` in [-1,1], clamped here; resized to a square whatever its shape.
+            side: of that square. The net was trained on 224; less is faster, and distances compare at one side only.
         """
         square = functional.interpolate(
-            x.float().clamp(-1.0, 1.0), size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False
+            x.float().clamp(-1.0, 1.0), size=(side, side), mode="bilinear", antialias=True, align_corners=False
         )
         features: Tensor = self._net.extract_features(square.contiguous(memory_format=torch.channels_last))
         return features.mean(dim=(2, 3))
