@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sampler.drawing import COUNT, FEATURE_SIDE, sample_file
-from sampler.runs import RESOLUTION
-from sampler.samplers import Sampler
 from scipy.stats import t as student
 
 from jeppa.data import evaluation_images, open_source
 from jeppa.evaluate.features import frechet_distance, load_features
 from jeppa.evaluate.manifold import precision_recall
 from jeppa.latent import LatentCodec
+from sampler.drawing import COUNT, FEATURE_SIDE, sample_file
+from sampler.runs import RESOLUTION
+from sampler.samplers import Sampler
 
 HALF = COUNT // 2
 KEPT = 0.8
