@@ -23,7 +23,8 @@ def table(record: Json) -> str:
         "",
         "Frechet distance on EfficientNet-Lite0 features at 128 pixels, half of the samples against half of the real "
         f"pictures, the mean of both halves. Two halves of the real pictures: {record['floor']:.2f}. One half's "
-        f"reconstructions by the VAE against the other half: {record['reconstruction_floor']:.2f}. Mean over seeds [95 % t-interval].",
+        f"reconstructions by the VAE against the other half: {record['reconstruction_floor']:.2f}. Mean over seeds "
+        "[95 % t-interval].",
         "",
         *_main(record),
         "",
