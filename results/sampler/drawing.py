@@ -14,8 +14,8 @@ from jeppa.pipeline import Model, load_model
 from sampler.runs import RESOLUTION, run_folder
 from sampler.samplers import RIVALS, Sampler, run, steps_of
 
-COUNT = 1000
-BATCH = 200
+COUNT = 700
+BATCH = 100
 FIRST_SEED = 1_000_000
 """Of the noise of seed 0; those of seed s start s * COUNT later, so no two samples share their noise."""
 FACTOR = 8
