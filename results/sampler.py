@@ -57,7 +57,7 @@ def main() -> None:
     record = {
         "command": "python results/sampler.py " + shlex.join(sys.argv[1:]), "commit": commit(), "machine": machine(),
         "seeds": SEEDS, "count": COUNT, "resolution": RESOLUTION, "train_steps": STEPS, "knob_steps": KNOB_STEPS,
-        "floor": real.floor, "reconstruction_floor": real.reconstruction_floor, "rows": found, "rejection": rejected,
+        "floors": real.floors, "rows": found, "rejection": rejected,
     }  # fmt: skip
     (HERE / "sampler.json").write_text(json.dumps(record, indent=1) + "\n")
     (HERE / "sampler.md").write_text(table(record))
