@@ -67,7 +67,7 @@ def halves_distance(first: Features, second: Features) -> float:
 
 
 def figures(work: Path, sampler: Sampler, seed: int, real: Real) -> dict[str, float]:
-    """`fd` to real pictures, `fd_reconstructed` to their reconstructions, `precision` and `recall` (of reconstructions)."""
+    """`fd` to real pictures; `fd_reconstructed`, `precision` and `recall` to their reconstructions."""
     features = np.load(sample_file(work, seed, sampler))["features"]
     both = precision_recall(torch.from_numpy(real.reconstructed), torch.from_numpy(features))
     return {

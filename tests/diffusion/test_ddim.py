@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from jeppa.diffusion import (
+    DDIM,
+    Prediction,
     alpha_bars,
     ddim_step,
     ddim_variance,
@@ -31,17 +33,17 @@ def point_oracle(point: float):
 def gaussian_oracle(mean: float, std: float, bars: Tensor):
     """The exact v of data N(mean, std^2): E[x0|zt] by the Gaussian posterior, then v from x0 and zt."""
 
-    def denoise(zt: Tensor, t: Tensor) -> Tensor:
+    def denoise(zt: Tensor, t: Tensor) -> Prediction:
         a = bars[t].reshape(-1, 1, 1, 1)
         centred = zt.double() - a.sqrt() * mean
         x0 = mean + std**2 * a.sqrt() / (std**2 * a + 1 - a) * centred
-        return ((a.sqrt() * zt - x0) / (1 - a).sqrt()).to(zt.dtype)
+        return Prediction(((a.sqrt() * zt - x0) / (1 - a).sqrt()).to(zt.dtype))
 
     return denoise
 
 
-def per_sample_net(zt: Tensor, t: Tensor) -> Tensor:
-    return 0.7 * torch.tanh(zt + t.reshape(-1, 1, 1, 1) / 1000) - 0.1
+def per_sample_net(zt: Tensor, t: Tensor) -> Prediction:
+    return Prediction(0.7 * torch.tanh(zt + t.reshape(-1, 1, 1, 1) / 1000) - 0.1)
 
 
 def final(steps) -> Tensor:
@@ -61,7 +63,7 @@ def test_ddim_is_exact_on_point_mass_data_at_every_step(steps: int, spacing) -> 
     visited = timesteps(1000, steps, spacing)
     start = BARS[visited[0]]
     eps = (z_t - math.sqrt(start) * 0.8) / math.sqrt(1 - start)
-    seen = list(sample_ddim(point_oracle(0.8), z_t, SCHEDULE, steps, spacing=spacing))
+    seen = list(sample_ddim(point_oracle(0.8), z_t, SCHEDULE, DDIM(steps, spacing=spacing)))
     assert [(step.index, step.t) for step in seen] == list(enumerate(visited))
     for step, after in zip(seen, [*visited[1:], None], strict=True):
         bar = 1.0 if after is None else BARS[after]
@@ -83,7 +85,7 @@ def test_ddim_converges_with_first_order_on_gaussian_data() -> None:
     denoise = gaussian_oracle(mean, std, alpha_bars(schedule))
     z_t = torch.linspace(-2, 2, 8, dtype=torch.float64).reshape(1, 1, 2, 4)
     exact = mean + std * z_t
-    runs = [final(sample_ddim(denoise, z_t, schedule, steps)) for steps in (50, 100, 200)]
+    runs = [final(sample_ddim(denoise, z_t, schedule, DDIM(steps))) for steps in (50, 100, 200)]
     at_50, at_100, at_200 = ((run - exact).abs().max().item() for run in runs)
     assert at_50 < 0.1
     assert 1.85 < at_50 / at_100 < 2.1
@@ -100,7 +102,7 @@ def test_fresh_noise_keeps_the_distribution_of_gaussian_data(eta: float) -> None
     generators = generators_for(range(4))
     z_t = initial_noise((1, 64, 64), generators)
     oracle = gaussian_oracle(0.5, 0.3, alpha_bars(SCHEDULE))
-    sample = final(sample_ddim(oracle, z_t, SCHEDULE, 1000, eta, generators=generators))
+    sample = final(sample_ddim(oracle, z_t, SCHEDULE, DDIM(1000, eta), generators))
     assert sample.mean().item() == pytest.approx(0.5, abs=0.01)
     assert sample.std().item() == pytest.approx(0.3, abs=0.01)
 
@@ -132,7 +134,7 @@ def test_a_picture_does_not_depend_on_its_batch(eta: float) -> None:
     def draw(seeds: list[int]) -> Tensor:
         generators = generators_for(seeds)
         z_t = initial_noise(SHAPE, generators)
-        return final(sample_ddim(per_sample_net, z_t, SCHEDULE, 5, eta, generators=generators))
+        return final(sample_ddim(per_sample_net, z_t, SCHEDULE, DDIM(5, eta), generators))
 
     assert torch.equal(draw([3])[0], draw([1, 3, 5])[1])
     assert not torch.allclose(draw([3])[0], draw([5])[0])
@@ -149,12 +151,12 @@ def test_the_caller_can_stop_and_keeps_its_gradient_mode() -> None:
     """Red when `torch.no_grad()` spans the yield, or the sampler runs ahead of its caller."""
     calls = []
 
-    def denoise(zt: Tensor, t: Tensor) -> Tensor:
+    def denoise(zt: Tensor, t: Tensor) -> Prediction:
         calls.append((t.tolist(), torch.is_grad_enabled()))
         return per_sample_net(zt, t)
 
     z_t = initial_noise(SHAPE, generators_for([0, 1]))
-    for step in sample_ddim(denoise, z_t, SCHEDULE, 10):
+    for step in sample_ddim(denoise, z_t, SCHEDULE, DDIM(10)):
         assert torch.is_grad_enabled()
         if step.index == 1:
             break
@@ -163,9 +165,9 @@ def test_the_caller_can_stop_and_keeps_its_gradient_mode() -> None:
 
 @pytest.mark.parametrize("eta", [-0.1, 1.5, math.nan, math.inf])
 def test_bad_eta_is_one_line_before_any_step_runs(eta: float) -> None:
-    """Red when the check is in the generator's body, or written as `eta < 0 or eta > 1` (nan passes)."""
+    """Red when the settings are not checked when made, or by `eta < 0 or eta > 1` (nan passes)."""
     with pytest.raises(ConfigError, match=f"^eta is {eta}, but must lie in 0 to 1: .*$"):
-        sample_ddim(per_sample_net, torch.zeros(1, *SHAPE), SCHEDULE, 5, eta)
+        DDIM(5, eta)
     with pytest.raises(ConfigError, match=f"^eta is {eta}, but must lie in 0 to 1: .*$"):
         ddim_step(torch.zeros(1), torch.zeros(1), 0.1, 0.2, eta)
 
@@ -174,12 +176,12 @@ def test_other_bad_settings_are_one_line_before_any_step_runs() -> None:
     """Red when a check is removed or moved into the generator's body."""
     z_t = torch.zeros(2, *SHAPE)
     with pytest.raises(ConfigError, match="steps is 0, but the schedule has 1000 timesteps"):
-        sample_ddim(per_sample_net, z_t, SCHEDULE, 0)
+        sample_ddim(per_sample_net, z_t, SCHEDULE, DDIM(0))
     with pytest.raises(ConfigError, match=r"eta is 1.0, .* 0 generators for 2 samples: pass one for each"):
-        sample_ddim(per_sample_net, z_t, SCHEDULE, 5, 1.0)
+        sample_ddim(per_sample_net, z_t, SCHEDULE, DDIM(5, 1.0))
     with pytest.raises(ConfigError, match=r"eta is 1.0, .* 1 generators for 2 samples"):
-        sample_ddim(per_sample_net, z_t, SCHEDULE, 5, 1.0, generators=generators_for([0]))
-    with pytest.raises(ConfigError, match="pass noise, or set eta to 0"):
+        sample_ddim(per_sample_net, z_t, SCHEDULE, DDIM(5, 1.0), generators_for([0]))
+    with pytest.raises(ConfigError, match="pass noise, or set eta and temperature to 0"):
         ddim_step(z_t, z_t, 0.1, 0.2, 1.0)
     with pytest.raises(ConfigError, match="use eta 0 to go back towards noise"):
         ddim_step(z_t, z_t, 0.2, 0.1, 1.0, z_t)

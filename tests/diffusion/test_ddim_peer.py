@@ -5,27 +5,27 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from jeppa.diffusion import alpha_bars, generators_for, initial_noise, make_scheduler, sample_ddim
+from jeppa.diffusion import DDIM, Prediction, alpha_bars, generators_for, initial_noise, make_scheduler, sample_ddim
 
 SEEDS = [1, 2]
 SHAPE = (2, 3, 4)
 SCHEDULE = make_scheduler()
 
 
-def net(zt: Tensor, t: Tensor) -> Tensor:
-    return 0.7 * torch.tanh(zt + t.reshape(-1, 1, 1, 1) / 1000) - 0.1
+def net(zt: Tensor, t: Tensor) -> Prediction:
+    return Prediction(0.7 * torch.tanh(zt + t.reshape(-1, 1, 1, 1) / 1000) - 0.1)
 
 
-def point_net(zt: Tensor, t: Tensor) -> Tensor:
+def point_net(zt: Tensor, t: Tensor) -> Prediction:
     """The exact v when all data is the point 0.8."""
     a = alpha_bars(SCHEDULE)[t].reshape(-1, 1, 1, 1)
-    return ((a.sqrt() * zt - 0.8) / (1 - a).sqrt()).float()
+    return Prediction(((a.sqrt() * zt - 0.8) / (1 - a).sqrt()).float())
 
 
 def ours(denoise, steps: int, spacing, eta: float = 0.0, schedule: DDIMScheduler = SCHEDULE) -> Tensor:
     generators = generators_for(SEEDS)
     z_t = initial_noise(SHAPE, generators)
-    *_, last = sample_ddim(denoise, z_t, schedule, steps, eta, spacing, generators)
+    *_, last = sample_ddim(denoise, z_t, schedule, DDIM(steps, eta, spacing), generators)
     return last.zt
 
 
@@ -35,7 +35,7 @@ def theirs(denoise, steps: int, spacing, eta: float = 0.0, schedule: DDIMSchedul
     peer = DDIMScheduler.from_config(schedule.config, timestep_spacing=spacing)
     peer.set_timesteps(steps)
     for t in peer.timesteps:
-        v = denoise(zt, t.expand(len(zt)))
+        v = denoise(zt, t.expand(len(zt))).mean
         zt = peer.step(v, int(t), zt, eta=eta, generator=generators).prev_sample
     return zt
 
@@ -85,8 +85,8 @@ def test_linspace_list_is_followed_where_diffusers_stride_is_off_by_up_to_eleven
     schedule.set_timesteps(10)
     first, second = schedule.timesteps[:2].tolist()
     zt = initial_noise(SHAPE, generators_for(SEEDS))
-    point_step = next(iter(sample_ddim(point_net, zt, SCHEDULE, 10, spacing="linspace")))
-    their_step = schedule.step(point_net(zt, torch.full((2,), first)), first, zt).prev_sample
+    point_step = next(iter(sample_ddim(point_net, zt, SCHEDULE, DDIM(10, spacing="linspace"))))
+    their_step = schedule.step(point_net(zt, torch.full((2,), first)).mean, first, zt).prev_sample
     bars = alpha_bars(SCHEDULE)
 
     def noised(t: int) -> Tensor:

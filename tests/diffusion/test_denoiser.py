@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from jeppa.diffusion import guided, make_denoiser, null_label
+from jeppa.diffusion import Denoiser, guided, make_unet, null_label
 from jeppa.errors import ConfigError
 
 CLASSES = 3
@@ -22,11 +22,20 @@ def unconditional():
     return tiny(None)
 
 
-def tiny(num_classes: int | None):
+def unet(channels=(8, 16, 16), attention=(False, False, True), num_classes: int | None = None):
+    return make_unet(
+        sample_size=8,
+        latent_channels=4,
+        block_out_channels=channels,
+        layers_per_block=1,
+        attention=attention,
+        num_classes=num_classes,
+    )
+
+
+def tiny(num_classes: int | None) -> Denoiser:
     torch.manual_seed(0)
-    return make_denoiser(
-        sample_size=8, block_out_channels=(8, 16, 16), attention=(False, False, True), num_classes=num_classes
-    ).eval()
+    return Denoiser(unet(num_classes=num_classes), "v_prediction", None).eval()
 
 
 def latents(height: int = 8, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +48,7 @@ def latents(height: int = 8, width: int = 8) -> tuple[torch.Tensor, torch.Tensor
 def test_latents_of_any_size_come_back_at_their_size(unconditional, size: tuple[int, int]) -> None:
     """Red when `_evaluate` does not pad, does not crop, or exchanges height and width."""
     zt, t = latents(*size)
-    v = guided(unconditional)(zt, t)
+    v = guided(unconditional)(zt, t).mean
     assert v.shape == zt.shape
     assert v.isfinite().all()
 
@@ -48,10 +57,10 @@ def test_latents_of_any_size_come_back_at_their_size(unconditional, size: tuple[
 def test_padding_repeats_the_edge_and_changes_nothing_at_multiples_of_the_stride(unconditional) -> None:
     """Red when the padding is zeros, or more than needed."""
     zt, t = latents(8, 8)
-    torch.testing.assert_close(guided(unconditional)(zt, t), unconditional(zt, t).sample, **CLOSE)
+    torch.testing.assert_close(guided(unconditional)(zt, t).mean, unconditional.unet(zt, t).sample, **CLOSE)
     flat = torch.full((2, 4, 5, 7), 0.3)
-    whole = guided(unconditional)(torch.full((2, 4, 8, 8), 0.3), t)
-    torch.testing.assert_close(guided(unconditional)(flat, t), whole[..., :5, :7], **CLOSE)
+    whole = guided(unconditional)(torch.full((2, 4, 8, 8), 0.3), t).mean
+    torch.testing.assert_close(guided(unconditional)(flat, t).mean, whole[..., :5, :7], **CLOSE)
 
 
 @torch.no_grad()
@@ -59,33 +68,34 @@ def test_guidance_one_is_the_conditional_and_zero_the_null_prediction(conditiona
     """Red when the halves of the batch are exchanged, or the null label is not the last one."""
     zt, t = latents()
     labels = torch.tensor([0, 2])
-    cond = conditional(zt, t, class_labels=labels).sample
-    null = conditional(zt, t, class_labels=torch.full((2,), CLASSES)).sample
+    cond = conditional.unet(zt, t, class_labels=labels).sample
+    null = conditional.unet(zt, t, class_labels=torch.full((2,), CLASSES)).sample
     assert (cond - null).abs().max() > 1e-3
-    torch.testing.assert_close(guided(conditional, labels)(zt, t), cond, **CLOSE)
-    torch.testing.assert_close(guided(conditional, labels, 0.0)(zt, t), null, **CLOSE)
-    torch.testing.assert_close(guided(conditional)(zt, t), null, **CLOSE)
-    torch.testing.assert_close(guided(conditional, labels, 3.0)(zt, t), null + 3.0 * (cond - null), **CLOSE)
+    torch.testing.assert_close(guided(conditional, labels)(zt, t).mean, cond, **CLOSE)
+    torch.testing.assert_close(guided(conditional, labels, 0.0)(zt, t).mean, null, **CLOSE)
+    torch.testing.assert_close(guided(conditional)(zt, t).mean, null, **CLOSE)
+    torch.testing.assert_close(guided(conditional, labels, 3.0)(zt, t).mean, null + 3.0 * (cond - null), **CLOSE)
 
 
 @torch.no_grad()
 def test_guiding_towards_no_class_changes_nothing(conditional) -> None:
     """Red when a row with the null label is guided to another one, or refused."""
     zt, t = latents()
-    nulls = torch.full((2,), null_label(conditional))
-    torch.testing.assert_close(guided(conditional, nulls, 5.0)(zt, t), guided(conditional)(zt, t), **CLOSE)
+    nulls = torch.full((2,), null_label(conditional.unet))
+    guided_to_null, unguided = guided(conditional, nulls, 5.0)(zt, t), guided(conditional)(zt, t)
+    torch.testing.assert_close(guided_to_null.mean, unguided.mean, **CLOSE)
 
 
 def test_null_label_is_one_past_the_last_class(conditional) -> None:
-    """Red when `make_denoiser` gives the embedding `num_classes` rows."""
-    assert null_label(conditional) == CLASSES
-    assert conditional.class_embedding.num_embeddings == CLASSES + 1
+    """Red when `make_unet` gives the embedding `num_classes` rows."""
+    assert null_label(conditional.unet) == CLASSES
+    assert conditional.unet.class_embedding.num_embeddings == CLASSES + 1
 
 
 def test_guidance_one_evaluates_the_net_once_and_others_in_one_batch(conditional) -> None:
     """Red when guidance 1 takes the two-branch path, or guidance calls the net twice."""
     batches = []
-    hook = conditional.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    hook = conditional.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
     zt, t = latents()
     with torch.no_grad():
         guided(conditional, torch.tensor([0, 1]))(zt, t)
@@ -97,17 +107,16 @@ def test_guidance_one_evaluates_the_net_once_and_others_in_one_batch(conditional
 def test_gradients_flow_to_the_net(unconditional) -> None:
     """The same callable trains. Red when `guided` runs without gradients."""
     zt, t = latents()
-    guided(unconditional)(zt, t).square().mean().backward()
-    assert unconditional.conv_in.weight.grad.abs().max() > 0
+    guided(unconditional)(zt, t).mean.square().mean().backward()
+    assert unconditional.unet.conv_in.weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("channels", [(8,), (12, 20), (32, 48), (64, 128, 128)])
 def test_norm_groups_divide_every_level(channels: tuple[int, ...]) -> None:
     """Red when the number of groups is fixed at 32 or taken from the first level."""
-    unet = make_denoiser(sample_size=4, block_out_channels=channels, attention=(True,) * len(channels))
-    assert all(count % unet.config.norm_num_groups == 0 for count in channels)
-    v = guided(unet)(torch.zeros(1, 4, 4, 4), torch.zeros(1, dtype=torch.long))
-    assert v.shape == (1, 4, 4, 4)
+    net = unet(channels, (True,) * len(channels))
+    assert all(count % net.config.norm_num_groups == 0 for count in channels)
+    assert net(torch.zeros(1, 4, 4, 4), 0).sample.shape == (1, 4, 4, 4)
 
 
 def test_label_and_guidance_errors_are_one_line(conditional, unconditional) -> None:
@@ -118,9 +127,9 @@ def test_label_and_guidance_errors_are_one_line(conditional, unconditional) -> N
     for label in (-1, CLASSES + 1):
         with pytest.raises(ConfigError, match=rf"^label is {label}, .* 0 to 2 \(and 3 for no class\)"):
             guided(conditional, torch.tensor([0, label]))
-    for unet in (conditional, unconditional):
+    for denoiser in (conditional, unconditional):
         with pytest.raises(ConfigError, match=r"guidance is 2\.0, but there are no labels"):
-            guided(unet, guidance=2.0)
+            guided(denoiser, guidance=2.0)
     with pytest.raises(ConfigError, match="guidance is nan, but must be a finite number"):
         guided(conditional, torch.tensor([0, 0]), math.nan)
     with pytest.raises(ConfigError, match="3 labels for a batch of 2: give one for each"):
@@ -129,7 +138,7 @@ def test_label_and_guidance_errors_are_one_line(conditional, unconditional) -> N
 
 def test_a_level_attends_on_the_way_down_and_on_the_way_up(unconditional) -> None:
     """Attention at full resolution would cost the square of the positions. Red when it is not reversed."""
-    down, up = unconditional.down_blocks, unconditional.up_blocks
+    down, up = unconditional.unet.down_blocks, unconditional.unet.up_blocks
     assert [hasattr(block, "attentions") for block in down] == [False, False, True]
     assert [hasattr(block, "attentions") for block in up] == [True, False, False]
 
@@ -137,6 +146,8 @@ def test_a_level_attends_on_the_way_down_and_on_the_way_up(unconditional) -> Non
 def test_bad_architectures_are_one_line() -> None:
     """Red when a check is removed."""
     with pytest.raises(ConfigError, match="attention has 2 entries for 3 levels"):
-        make_denoiser(sample_size=8, attention=(False, True))
+        unet(attention=(False, True))
     with pytest.raises(ConfigError, match="num_classes 0, but each must be at least 1"):
-        make_denoiser(sample_size=8, num_classes=0)
+        unet(num_classes=0)
+    with pytest.raises(ConfigError, match="prediction is 'x0', but must be one of v_prediction, epsilon, sample"):
+        Denoiser(unet(), "x0", None)  # type: ignore[arg-type]

@@ -1,17 +1,19 @@
-"""The v loss is SNR + 1 times the x0 loss; timesteps cover the schedule; labels drop at their rate."""
+"""The loss of v is SNR + 1 times that of x0; timesteps cover the schedule; labels drop at their rate."""
+
+import math
 
 import pytest
 import torch
 
 from jeppa.diffusion import (
+    Prediction,
     add_noise,
     alpha_bars,
+    denoising_loss,
     drop_labels,
     make_scheduler,
     sample_timesteps,
-    v_loss,
-    v_target,
-    x0_from_v,
+    target,
 )
 from jeppa.errors import ConfigError
 
@@ -23,22 +25,25 @@ def batch(size: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return z0, noise, torch.tensor([0, 300, 700, 999])
 
 
-def test_loss_is_zero_for_the_true_v_and_one_value_a_sample() -> None:
-    """Red when v's target or the noised input is taken at another timestep."""
+@pytest.mark.parametrize("kind", ["v_prediction", "epsilon", "sample"])
+def test_loss_is_zero_for_the_true_answer_and_one_value_a_sample(kind) -> None:
+    """Red when the target or the noised input is taken at another timestep, or `kind` is ignored."""
     z0, noise, t = batch()
 
-    def oracle(zt: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    def oracle(zt: torch.Tensor, asked: torch.Tensor) -> Prediction:
         torch.testing.assert_close(zt, add_noise(z0, noise, BARS[t]))
         assert torch.equal(asked, t)
-        return v_target(z0, noise, BARS[t])
+        return Prediction(target(kind, z0, noise, BARS[t]), None, kind)
 
-    assert torch.equal(v_loss(oracle, z0, t, noise, BARS), torch.zeros(4))
+    terms = denoising_loss(oracle, z0, t, noise, BARS, kind)
+    assert list(terms) == ["mse"]
+    assert torch.equal(terms["mse"], torch.zeros(4))
 
 
 def test_loss_of_predicting_zero_is_about_one_for_each_sample() -> None:
     """E v^2 = 1 on unit-variance latents. Red when the reduction is a sum, or over the batch too."""
     z0, noise, t = batch()
-    loss = v_loss(lambda zt, _: torch.zeros_like(zt), z0, t, noise, BARS)
+    loss = denoising_loss(lambda zt, _: Prediction(torch.zeros_like(zt)), z0, t, noise, BARS)["mse"]
     assert loss.shape == (4,)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, torch.ones(4), atol=0.15, rtol=0.0)
@@ -48,10 +53,25 @@ def test_loss_is_snr_plus_one_times_the_x0_error() -> None:
     """The documented weighting. Red when the loss is weighted by timestep, or compares eps or x0."""
     z0, noise, t = batch()
     bars = BARS[t]
-    loss = v_loss(lambda zt, _: 0.5 * zt, z0, t, noise, BARS)
+    loss = denoising_loss(lambda zt, _: Prediction(0.5 * zt), z0, t, noise, BARS)["mse"]
     zt = add_noise(z0, noise, bars)
-    x0_error = (x0_from_v(zt, 0.5 * zt, bars) - z0).square().mean((1, 2, 3))
+    x0_error = (Prediction(0.5 * zt).x0(zt, bars) - z0).square().mean((1, 2, 3))
     torch.testing.assert_close(loss, (x0_error / (1 - bars)).float(), atol=0.0, rtol=1e-3)
+
+
+def test_variance_terms_are_the_density_of_the_error_and_leave_the_mean_alone() -> None:
+    """Against torch.distributions. Red when log 2 pi or the half is dropped, or the error is not detached."""
+    z0, noise, t = batch()
+    mean, logvar = torch.full_like(z0, 0.3, requires_grad=True), torch.full_like(z0, -0.7, requires_grad=True)
+    terms = denoising_loss(lambda *_: Prediction(mean, logvar), z0, t, noise, BARS)
+    v = target("v_prediction", z0, noise, BARS[t])
+    density = torch.distributions.Normal(0.3, math.exp(-0.35)).log_prob(v).mean((1, 2, 3))
+    torch.testing.assert_close(terms["variance_nll"], -density, atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(terms["chi2"], (v - 0.3).square().mean((1, 2, 3)) * math.exp(0.7), atol=1e-4, rtol=0.0)
+    terms["variance_nll"].sum().backward()
+    assert mean.grad is None
+    assert logvar.grad.abs().max() > 0
+    assert not terms["chi2"].requires_grad
 
 
 @pytest.mark.parametrize(("size", "train_steps"), [(1, 1000), (8, 1000), (7, 1000), (1000, 1000), (32, 10)])

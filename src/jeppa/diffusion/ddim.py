@@ -31,7 +31,7 @@ def ddim_variance(alpha_bar_t: float, alpha_bar_prev: float, eta: float) -> floa
     # At the clean end there is no noise to replace, and the quotients of eq. 16 may be 0/0.
     if eta == 0.0 or alpha_bar_prev == 1.0:
         return 0.0
-    if alpha_bar_prev <= alpha_bar_t:
+    if alpha_bar_prev < alpha_bar_t:
         raise ConfigError(
             f"eta is {eta} in a step from alpha_bar {alpha_bar_t} to {alpha_bar_prev}, which does not "
             "denoise: use eta 0 to go back towards noise"

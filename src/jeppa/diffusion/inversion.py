@@ -34,7 +34,7 @@ def invert_ddim(
         denoise: the net's prediction for (zt, t), see `jeppa.diffusion.guided`.
         z0: standardised clean latent `[B,C,h,w]`.
         schedule: see `make_scheduler`; only its alpha_bar values are read.
-        steps: of the sampler that is undone; 1 to the schedule's number of timesteps.
+        steps: of the sampler that is undone; at most the schedule's number of timesteps, and not one from pure noise.
         spacing: of the sampler that is undone.
         turns: fixed-point iterations of each step, each an evaluation of the net; at least 1.
 
@@ -47,6 +47,8 @@ def invert_ddim(
         raise ConfigError(f"turns is {turns}, but each step needs at least 1 evaluation of the net")
     bars = alpha_bars(schedule).tolist()
     visited = timesteps(len(bars), steps, spacing)
+    if bars[visited[-1]] == 0.0:
+        raise ConfigError(f"steps is {steps}, straight from pure noise to the latent, which cannot be undone: use 10")
     z = z0
     for t, after in reversed(list(zip(visited, [*(bars[t] for t in visited[1:]), 1.0], strict=True))):
         turned = z

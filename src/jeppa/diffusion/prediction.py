@@ -59,8 +59,8 @@ class Prediction:
 
         Args:
             alpha_bar: in [0, 1]; at 0 an eps says nothing about x0, whose variance is then `largest`.
-            largest: bound, the variance of the data: 1 for standardised latents. Knowing zt cannot make x0 less
-                certain than it was, but a net's logvar times (1 - alpha_bar) / alpha_bar can.
+            largest: bound, the variance of the data: 1 for standardised latents. On average over zt the true one is no
+                larger, but a net's logvar times (1 - alpha_bar) / alpha_bar can be.
 
         Source: Bao et al., arXiv 2206.07309, for eps; the module docstring for v.
         """

@@ -28,7 +28,8 @@ class HeteroscedasticDDIMScheduler(SchedulerMixin, ConfigMixin):
     """DDIM that takes the log-variance of the predicted noise into its steps.
 
     The settings are those of `diffusers.DDIMScheduler` under the same names; defaults differ where its own are wrong
-    for latents (no clipping, trailing spacing). Two are new.
+    for latents (no clipping, trailing spacing). Those of the betas must not differ: `from_config` passes on nothing
+    that the other scheduler had left at its default. Two settings are new.
 
     Args:
         num_train_timesteps: timesteps T of the training schedule.
@@ -58,9 +59,9 @@ class HeteroscedasticDDIMScheduler(SchedulerMixin, ConfigMixin):
     def __init__(
         self,
         num_train_timesteps: int = 1000,
-        beta_start: float = 0.00085,
-        beta_end: float = 0.012,
-        beta_schedule: str = "scaled_linear",
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
         trained_betas: np.ndarray | Sequence[float] | None = None,
         clip_sample: bool = False,
         set_alpha_to_one: bool = True,
@@ -164,7 +165,7 @@ class HeteroscedasticDDIMScheduler(SchedulerMixin, ConfigMixin):
         variance = None if plain else known.x0_variance(alpha_bar, self.config.data_variance)
         learned = variance is not None and bool(torch.as_tensor(temperature).any())
         noise = variance_noise
-        if noise is None and (learned or (eta > 0.0 and not last)):
+        if noise is None and (learned or eta > 0.0):
             noise = standard_normal(sample, generator).to(sample)
         moved = ddim_step(x0, eps, alpha_bar, alpha_bar_prev, eta, noise, variance, temperature)
         return DDIMSchedulerOutput(prev_sample=moved, pred_original_sample=x0) if return_dict else (moved, x0)
@@ -199,4 +200,6 @@ class HeteroscedasticDDIMScheduler(SchedulerMixin, ConfigMixin):
 
 def _visited(train_steps: int, count: int, spacing: Timesteps, offset: int) -> list[int]:
     visited = timesteps(train_steps, count, spacing)
-    return [min(t + offset, train_steps - 1) for t in visited] if spacing == "leading" else visited
+    # The whole list of 1000 timesteps leaves no room for an offset.
+    room = train_steps - 1 - visited[0]
+    return [t + min(offset, room) for t in visited] if spacing == "leading" else visited
