@@ -53,7 +53,14 @@ WAYS: dict[str, Callable[[int], DDIM]] = {
     "without last draw": lambda steps: DDIM(steps, temperature=1.0),
 }
 Runs = dict[str, list[list[float]]]
-READING = ["TODO"]
+READING = [
+    "Where the posterior of x0 is smooth (s = 0.3), the optimal variance leaves a quarter to a fifth of plain",
+    "DDIM's squared MMD at every step count, and the last draw belongs to it. Where it is sharp (s = 0.1), one",
+    "Gaussian for each element stands for a choice between points: it helps at 4 steps, loses at 8 to 15, and",
+    "leaves its noise in the last step. eta 1 is worse than plain DDIM everywhere. The trained variance does nearly",
+    "what the exact one does for the exact mean; a trained mean costs far more, and the variance then mends part of",
+    "what the mean gets wrong.",
+]
 
 
 @dataclass(frozen=True)
