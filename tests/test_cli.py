@@ -41,6 +41,7 @@ COMMANDS = [
     "reconstruct",
     "generate",
     "interpolate",
+    "mix",
     "evaluate",
     "calibrate",
     "compare",
@@ -170,6 +171,14 @@ def test_a_vae_cannot_generate(vae_folder: Path, tmp_path: Path, capsys: pytest.
         (["--resolution", "63"], "multiple of 8"),
         (["-n", "0"], "at least 1"),
         (["--seed", "-1"], "seed"),
+        (["--seed", "4294967295", "-n", "2"], "4294967296"),
+        (["--variance", "some"], "--variance"),
+        (["--variance", "learned", "--temperature", "-1"], "temperature is -1.0"),
+        (["--variance", "learned", "--temperature", "nan"], "temperature"),
+        (["--variance", "none", "--temperature", "0.5"], "--variance learned"),
+        (["--variance", "none", "--last-draw"], "--variance learned"),
+        (["--keep", "0"], "keep is 0.0"),
+        (["--keep", "1.5"], "keep is 1.5"),
     ],
 )
 def test_a_wrong_sampler_setting_is_one_line(
@@ -178,6 +187,39 @@ def test_a_wrong_sampler_setting_is_one_line(
     out = tmp_path / "out"
     assert part in refused(["generate", "--model", str(diffusion_folder), "--out", str(out), *flags], capsys)
     assert not out.exists()
+
+
+def test_a_mask_that_does_not_fit_is_one_line(
+    diffusion_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_png(np.zeros((48, 40, 3), np.uint8), tmp_path / "mask.png")
+    out = tmp_path / "out"
+    masked = ["generate", "--model", str(diffusion_folder), "--out", str(out), "--mask", str(tmp_path / "mask.png")]
+    line = refused([*masked, "--variance", "learned"], capsys)
+    assert "40x48" in line
+    assert "32x32" in line
+    assert "--variance learned" in refused([*masked, "--variance", "none"], capsys)
+    assert "nowhere.png" in refused([*masked[:-1], str(tmp_path / "nowhere.png"), "--variance", "learned"], capsys)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["mix", "--share", "1.5"], "0 (the first picture) to 1"),
+        (["mix", "--method", "morph"], "jeppa train diffusion"),
+        (["mix", "--label", "flower"], "leave --label out"),
+        (["interpolate", "--method", "morph"], "jeppa train diffusion"),
+        (["interpolate", "--frames", "1"], "at least its 2 ends"),
+        (["interpolate", "--resolution", "0"], "multiple of 8"),
+    ],
+)
+def test_a_wrong_way_to_mix_is_one_line(
+    flags: list[str], part: str, vae_folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    ends = ["--a", str(photos / "0.png"), "--b", str(photos / "1.png")]
+    assert part in refused([*flags, "--model", str(vae_folder), *ends, "--out", str(tmp_path / "out")], capsys)
+    assert not (tmp_path / "out").exists()
 
 
 def test_reconstruct_writes_pictures_of_the_input_size(vae_folder: Path, photos: Path, tmp_path: Path):

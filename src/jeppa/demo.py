@@ -24,7 +24,7 @@ from jeppa.data import ImageSource, evaluation_images, open_source, write_png
 from jeppa.data.sheet import error_levels, sigma_levels
 from jeppa.evaluate import evaluate, versions, write_metrics
 from jeppa.pictures import make_folder
-from jeppa.pipeline import Model, SamplerSettings, load_model
+from jeppa.pipeline import DDIMSettings, Model, SamplerSettings, between, even_shares, load_model
 from jeppa.progress import follow
 from jeppa.report import write_report
 from jeppa.train import DiffusionObjective, VAEObjective, train, with_classes
@@ -211,8 +211,8 @@ def _sample(model: Model, out: Path) -> Json:
         names = []
         for seed, label in zip(seeds, labels, strict=True):
             settings = SamplerSettings(steps=steps, guidance=GUIDANCE, label=label)
-            (x,) = model.generate([seed], settings)
-            write_png(x, folder / f"{seed}.png", {"seed": str(seed), "label": label, "steps": str(steps)})
+            (sample,) = model.generate([seed], settings)
+            write_png(sample.x, folder / f"{seed}.png", {"seed": str(seed), "label": label, "steps": str(steps)})
             names.append(f"samples/steps-{steps:02d}/{seed}.png")
         samples.append({"steps": steps, "images": names, "seconds": round(time.perf_counter() - began, 2)})
     estimates = []
@@ -234,7 +234,8 @@ def _walk(model: Model, heldout: ImageSource, out: Path) -> Json:
     a, b = PATH_ENDS
     make_folder(out / "interpolation")
     frames = []
-    for index, point in enumerate(model.interpolate(pictures[a], pictures[b], PATH_FRAMES)):
+    path = between(model, pictures[a], pictures[b], even_shares(PATH_FRAMES), "fade", DDIMSettings())
+    for index, point in enumerate(path):
         frames.append(f"interpolation/{index:02d}.png")
         write_png(point.mean[0], out / frames[-1])
     return {"a": a, "b": b, "frames": frames}

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import cyclopts
 
-from jeppa.cli.making import generate, interpolate, reconstruct
+from jeppa.cli.making import generate, reconstruct
 from jeppa.cli.measuring import calibrate, compare, evaluate
+from jeppa.cli.mixing import interpolate, mix
 from jeppa.cli.terminal import complain, console, say
 from jeppa.cli.training import train_app
 from jeppa.errors import JeppaError
@@ -20,7 +21,7 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
-for command in (reconstruct, generate, interpolate, evaluate, calibrate, compare):
+for command in (reconstruct, generate, interpolate, mix, evaluate, calibrate, compare):
     app.command(command)
 
 

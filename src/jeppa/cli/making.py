@@ -1,12 +1,19 @@
-"""`jeppa reconstruct`, `generate` and `interpolate`: pictures in and out of a trained model."""
+"""`jeppa reconstruct` and `generate`: pictures in and out of a trained model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from jeppa.cli.terminal import say
 from jeppa.config import parse
+from jeppa.flags import flags_of, given
+from jeppa.sampling import SamplerSettings
+
+if TYPE_CHECKING:
+    SamplerFlags = Any
+else:
+    SamplerFlags = flags_of("SamplerFlags", SamplerSettings)
 
 
 def reconstruct(
@@ -40,49 +47,27 @@ def generate(
     *,
     model: Path,
     out: Path,
-    number: Annotated[int, Parameter(name=["--number", "-n"])] = 16,
-    steps: int = 25,
-    eta: float = 0.0,
-    guidance: float = 1.0,
-    label: str | None = None,
-    resolution: int | None = None,
+    number: Annotated[int, Parameter(name=["--number", "-n", "--n"])] = 16,
     seed: int = 0,
+    keep: float = 1.0,
+    mask: Path | None = None,
+    previews: bool = False,
+    flags: Annotated[SamplerFlags | None, Parameter(name="*")] = None,
 ) -> None:
-    """Draw pictures by latent DDIM; each PNG carries its settings.
+    """Draw pictures by latent DDIM; each PNG carries its settings and the denoiser's uncertainty of it.
 
     Args:
         model: run folder of a denoiser.
         out: folder to write.
-        number: how many pictures; picture i has seed SEED + i.
-        steps: DDIM steps.
-        eta: 0 (deterministic) to 1 (fresh noise in each step).
-        guidance: weight of classifier-free guidance; 1 is none.
-        label: class name, for a model with classes.
-        resolution: side in pixels, a multiple of 8; the training resolution unless given.
-        seed: seed of the first picture.
+        number: how many pictures to keep.
+        seed: seed of the first picture; the next ones count up.
+        keep: share of the drawn pictures to keep, the least uncertain ones; the others go to OUT/rejected.
+        mask: greyscale picture of the size of those made: learned variance at full temperature where it is white, plain
+            DDIM where it is black.
+        previews: write OUT/steps, the first 16 pictures as they form, beside their sigma maps.
     """
     from jeppa.pictures import generate_files
-    from jeppa.pipeline import SamplerSettings, load_model
-
-    values = {"steps": steps, "eta": eta, "guidance": guidance, "label": label, "resolution": resolution}
-    settings = parse(SamplerSettings, values, "flags")
-    say(str(generate_files(load_model(model), out, number, seed, settings)))
-
-
-def interpolate(*, model: Path, a: Path, b: Path, out: Path, frames: int = 9, resolution: int = 256) -> None:
-    """Walk in a straight line between the latents of two pictures.
-
-    Writes the frames, a contact sheet and an animation.
-
-    Args:
-        model: run folder or exported folder.
-        a: first picture.
-        b: second picture.
-        out: folder to write.
-        frames: how many, both ends included.
-        resolution: side of the frames in pixels, a multiple of 8.
-    """
-    from jeppa.pictures import interpolate_files
     from jeppa.pipeline import load_model
 
-    say(str(interpolate_files(load_model(model), a, b, out, frames, resolution)))
+    settings = parse(SamplerSettings, given(flags, SamplerSettings), "flags")
+    say(str(generate_files(load_model(model), out, number, seed, settings, keep, mask, previews)))

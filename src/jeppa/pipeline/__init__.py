@@ -1,0 +1,26 @@
+"""From a folder to a working model: reconstruct, sigma map, generate, interpolate, mix."""
+
+from jeppa.pipeline.loading import denoiser_for, load_model
+from jeppa.pipeline.mixing import Method, between, even_shares, fuse, slerp
+from jeppa.pipeline.model import BATCH, Model, Sample
+from jeppa.pipeline.preview import Preview
+from jeppa.pipeline.uncertainty import Uncertainty, uncertainty
+from jeppa.sampling import DDIMSettings, SamplerSettings
+
+__all__ = [
+    "BATCH",
+    "DDIMSettings",
+    "Method",
+    "Model",
+    "Preview",
+    "Sample",
+    "SamplerSettings",
+    "Uncertainty",
+    "between",
+    "denoiser_for",
+    "even_shares",
+    "fuse",
+    "load_model",
+    "slerp",
+    "uncertainty",
+]

@@ -1,0 +1,78 @@
+"""Open a run folder or an exported folder as a `Model`."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from jeppa.checkpoint import newest_checkpoint
+from jeppa.config import DiffusionRun, VAERun, load_run, parse
+from jeppa.diffusion import Denoiser, make_scheduler, make_unet
+from jeppa.errors import CheckpointError
+from jeppa.latent import LatentCodec, LatentStats
+from jeppa.pipeline.model import Model
+from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
+
+
+def load_model(path: Path) -> Model:
+    """Open a run folder (its newest intact checkpoint, averaged weights) or an exported folder.
+
+    Raises:
+        CheckpointError: there is none, or what is there is damaged or of another architecture.
+    """
+    if (path / "config.yaml").is_file():
+        config = load_run(path / "config.yaml")
+        return _vae_run(path, config) if isinstance(config, VAERun) else _diffusion_run(path, config)
+    if (path / "model.json").is_file():
+        vae, stats = load_folder(path)
+        return Model(path, LatentCodec(vae, LatentStats(**stats)), None, make_scheduler(), (), 256)
+    kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
+    raise CheckpointError(f"{path}: {kind}; give a run folder or an exported one")
+
+
+def denoiser_for(config: DiffusionRun, latent_channels: int) -> Denoiser:
+    """The denoiser that `config` describes, with weights from torch's global generator."""
+    unet = make_unet(
+        sample_size=config.data.resolution // FACTOR,
+        latent_channels=latent_channels,
+        block_out_channels=config.model.block_out_channels,
+        layers_per_block=config.model.layers_per_block,
+        attention=config.model.attention,
+        num_classes=config.model.num_classes,
+    )
+    return Denoiser(unet, config.prediction, config.model.variance_channels if config.variance else None)
+
+
+def _vae_run(path: Path, config: VAERun) -> Model:
+    model = HeteroscedasticVAE(config.model, config.likelihood)
+    state = _load_averaged(path, model)
+    stats = parse(LatentStats, state["published"]["latent"], str(path))
+    return Model(path, LatentCodec(model, stats), None, make_scheduler(), (), config.data.resolution)
+
+
+def _diffusion_run(path: Path, config: DiffusionRun) -> Model:
+    vae, stats = load_folder(path)
+    denoiser = denoiser_for(config, vae.config.latent_channels)
+    state = _load_averaged(path, denoiser)
+    codec = LatentCodec(vae, LatentStats(**stats))
+    denoiser.eval().requires_grad_(False)
+    labels = tuple(state["published"]["labels"])
+    return Model(path, codec, denoiser, make_scheduler(kind=config.prediction), labels, config.data.resolution)
+
+
+def _load_averaged(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Fill `model` from the newest intact checkpoint; returns the checkpoint's state."""
+    checkpoint, passed_over = newest_checkpoint(path)
+    if checkpoint is None:
+        problem = passed_over[0] if passed_over else f"{path}: no checkpoint in it yet"
+        raise CheckpointError(f"{problem}; train on with --resume or give another run folder")
+    stored = checkpoint.tensors("ema").items()
+    tensors = {key.removeprefix("model."): value for key, value in stored if key.startswith("model.")}
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise CheckpointError(
+            f"{checkpoint.folder}: holds a model of another architecture than {path / 'config.yaml'} says; "
+            "restore that file, or give another run folder"
+        ) from None
+    return checkpoint.state()
