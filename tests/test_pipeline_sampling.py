@@ -91,11 +91,11 @@ def test_a_mask_is_read_as_shares_of_white(tmp_path: Path):
     torch.testing.assert_close(read_mask(tmp_path / "mask.png"), torch.tensor([[0.0, 0.2, 1.0]]))
 
 
-def test_uncertainty_is_the_mean_log_variance_over_elements_and_steps():
-    """Red when the log is taken after the mean, or steps are not averaged."""
+def test_uncertainty_is_the_mean_variance_over_elements_and_steps():
+    """Red when steps are added up instead of averaged, or the variance of one step alone counts."""
     variances = [torch.tensor([[0.01, 0.04], [1.0, 1.0]]), torch.tensor([[0.09, 0.16], [1.0, 0.25]])]
     steps = [SamplerStep(i, 0, v, v, v.reshape(2, 1, 1, 2)) for i, v in enumerate(variances)]
-    expected = torch.stack(variances).double().log().mean((0, 2))
+    expected = torch.stack(variances).double().mean((0, 2))
     torch.testing.assert_close(uncertainty(steps), expected)
     with pytest.raises(CheckpointError, match="no variance"):
         Uncertainty().add(SamplerStep(0, 0, variances[0], variances[0], None))

@@ -1,5 +1,6 @@
 from .config import PRESETS, DiffusionRun, VAEConfig, VAERun
 from .data import open_source, read_image, write_png
+from .diffusion import HeteroscedasticDDIMScheduler
 from .errors import JeppaError
 from .gaussian import DiagonalGaussian
 from .latent import LatentCodec, LatentStats
@@ -12,6 +13,7 @@ __all__ = [
     "DiagonalGaussian",
     "DiffusionObjective",
     "DiffusionRun",
+    "HeteroscedasticDDIMScheduler",
     "HeteroscedasticVAE",
     "JeppaError",
     "LatentCodec",
