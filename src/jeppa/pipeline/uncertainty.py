@@ -1,7 +1,7 @@
 """How unsure the denoiser was of a sample: one number for each, for ranking and rejection.
 
-Of five candidates the mean variance found bad samples best, ahead of means of its logarithm over all steps or the first,
-middle or last third of them (`results/sampler.md`).
+Of five candidates the mean variance found bad samples best, ahead of means of its logarithm over all steps or the
+first, middle or last third of them (`results/sampler.md`).
 """
 
 from collections.abc import Iterable
