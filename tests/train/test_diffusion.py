@@ -62,7 +62,7 @@ def test_a_head_is_added_to_a_trained_denoiser_and_leaves_it_alone(diffusion_fol
     for key, value in before.denoiser.unet.state_dict().items():
         assert torch.equal(value, after.denoiser.unet.state_dict()[key]), key
     settings = SamplerSettings(steps=2)
-    assert torch.equal(next(before.generate([3], settings)), next(after.generate([3], settings)))
+    assert torch.equal(next(before.generate([3], settings)).x, next(after.generate([3], settings)).x)
     assert any(value.abs().max() > 0 for value in after.denoiser.head.out.parameters())
 
 
@@ -81,7 +81,7 @@ def test_every_kind_of_prediction_trains_and_samples(kind: str, vae_folder: Path
     assert 0.1 < figures[0]["mse"] < 2.0
     model = load_model(tmp_path / "run")
     assert model.denoiser.kind == kind
-    assert next(model.generate([0], SamplerSettings(steps=4))).isfinite().all()
+    assert next(model.generate([0], SamplerSettings(steps=4))).x.isfinite().all()
 
 
 def test_what_cannot_take_a_head_is_one_line(vae_folder: Path, diffusion_folder: Path):
