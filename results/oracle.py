@@ -4,7 +4,7 @@
 
 Samples a mixture of eight Gaussians on a circle with the exact E[x0|zt] and Var[x0|zt], and with those of a small net
 trained here, and writes `oracle.json` and `oracle.md` beside this file: the squared MMD to fresh data at few and many
-steps. Four minutes on one core.
+steps. Seven minutes on one core.
 """
 
 import json
@@ -45,7 +45,7 @@ SEEDS = tuple(range(16))
 SAMPLES = 4000
 BANDWIDTHS = (0.25, 0.5, 1.0)
 TIMESTEPS = (49, 149, 299, 499, 699, 849, 949, 999)
-TRAIN_STEPS, BATCH, RATE, WIDTH = 10_000, 512, 2e-3, 128
+TRAIN_STEPS, BATCH, RATE, WIDTH, WAVES = 10_000, 512, 5e-3, 128, 6
 WAYS: dict[str, Callable[[int], DDIM]] = {
     "plain": lambda steps: DDIM(steps),
     "eta 1": lambda steps: DDIM(steps, 1.0),
@@ -57,9 +57,8 @@ READING = [
     "Where the posterior of x0 is smooth (s = 0.3), the optimal variance leaves a quarter to a fifth of plain",
     "DDIM's squared MMD at every step count, and the last draw belongs to it. Where it is sharp (s = 0.1), one",
     "Gaussian for each element stands for a choice between points: it helps at 4 steps, loses at 8 to 15, and",
-    "leaves its noise in the last step. eta 1 is worse than plain DDIM everywhere. The trained variance does nearly",
-    "what the exact one does for the exact mean; a trained mean costs far more, and the variance then mends part of",
-    "what the mean gets wrong.",
+    "leaves its noise in the last step. eta 1 is worse than plain DDIM everywhere. A small net with a trained",
+    "variance does as well at 4 and 6 steps as the exact mean and variance, within their spread.",
 ]
 
 
@@ -91,11 +90,14 @@ class Circle:
 
 
 class Net(nn.Module):
-    """Mean of v from a small net, and its logvar from a head that sees only detached features."""
+    """Mean of v from a small net, and its logvar from a head that sees only detached features.
+
+    Without waves of the coordinates it predicts 0 even after 10,000 steps: eight maxima in a plane are too fine for it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = _layers(2 + 16, WIDTH, WIDTH, WIDTH)
+        self.body = _layers(2 + 4 * WAVES + 16, WIDTH, WIDTH, WIDTH)
         self.mean = nn.Linear(WIDTH, 2)
         hidden, last = _layers(WIDTH + 4 + 16, WIDTH, WIDTH), nn.Linear(WIDTH, 2)
         nn.init.zeros_(last.weight)
@@ -106,7 +108,8 @@ class Net(nn.Module):
         places = zt.movedim(1, -1)
         angle = BARS[t].sqrt().acos().float()[:, None] * torch.arange(1, 9)
         time = torch.cat([angle.cos(), angle.sin()], 1)[:, None, None].expand(*places.shape[:3], 16)
-        features = self.body(torch.cat([places, time], -1))
+        waves = [wave(k * places) for k in range(1, WAVES + 1) for wave in (torch.sin, torch.cos)]
+        features = self.body(torch.cat([places, *waves, time], -1))
         mean = self.mean(features)
         logvar = self.head(torch.cat([features.detach(), places, mean.detach(), time], -1))
         return Prediction(mean.movedim(-1, 1), logvar.movedim(-1, 1).clamp(-14.0, 4.0))

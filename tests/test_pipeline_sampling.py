@@ -116,7 +116,7 @@ def test_selection_keeps_the_least_uncertain_whatever_the_order():
     assert sorted(dropped + chosen.seeds()) == list(range(50))
 
 
-@pytest.mark.parametrize(("number", "keep", "drawn"), [(7, 0.7, 10), (3, 0.1, 30), (5, 0.4, 13), (4, 1.0, 4)])
+@pytest.mark.parametrize(("number", "keep", "drawn"), [(21, 0.35, 60), (3, 0.1, 30), (5, 0.4, 13), (4, 1.0, 4)])
 def test_enough_candidates_are_drawn(number: int, keep: float, drawn: int):
     assert candidates(number, keep) == drawn
 

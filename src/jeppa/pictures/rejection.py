@@ -17,7 +17,7 @@ def candidates(number: int, keep: float) -> int:
         raise ConfigError(f"number is {number}, but at least 1 picture must be asked for")
     if not 0.0 < keep <= 1.0:
         raise ConfigError(f"keep is {keep}, but must be a share above 0 up to 1: 0.5 keeps the surer half, 1 all")
-    # The decimal that was typed: 1 / float(0.1) is more than 10 by less than a float can tell.
+    # The decimal that was typed, since 21 / 0.35 in floats is a little more than 60.
     return math.ceil(number / Fraction(str(keep)))
 
 
