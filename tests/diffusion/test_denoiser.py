@@ -119,6 +119,17 @@ def test_norm_groups_divide_every_level(channels: tuple[int, ...]) -> None:
     assert net(torch.zeros(1, 4, 4, 4), 0).sample.shape == (1, 4, 4, 4)
 
 
+@pytest.mark.parametrize("channels", [(16, 16), (32, 32), (32, 64, 64)])
+def test_every_level_sees_the_time(channels: tuple[int, ...]) -> None:
+    """Red when a level has one channel to a group: the norm takes away what the embedding adds to the channel."""
+    net = unet(channels, (False,) * len(channels))
+    assert min(channels) // net.config.norm_num_groups >= 4
+    zt, _ = latents()
+    with torch.no_grad():
+        change = (net(zt, 900).sample - net(zt, 10).sample).abs().max()
+    assert change > 1e-3
+
+
 def test_label_and_guidance_errors_are_one_line(conditional, unconditional) -> None:
     """Red when a check is removed, or the limits exclude the null label."""
     zt, t = latents()

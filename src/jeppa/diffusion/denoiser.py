@@ -19,6 +19,8 @@ from jeppa.diffusion.variance import VarianceHead
 from jeppa.errors import ConfigError
 
 MAX_GROUPS = 32
+# A group of one channel would take away what the embeddings of time and class add to that channel.
+LEAST_GROUP = 4
 
 
 class Denoiser(nn.Module):
@@ -78,8 +80,9 @@ def make_unet(
 ) -> UNet2DModel:
     """A randomly initialised UNet2DModel for latents.
 
-    Group norm has the largest number of groups up to 32 that divides every level's channels, and attention
-    heads have that width. The middle block always attends.
+    Group norm has the largest number of groups up to 32 that divides every level's channels and leaves at least four
+    channels to a group, where the widths allow. Attention heads have the width of the largest common divisor up to 32.
+    The middle block always attends.
 
     Args:
         sample_size: height and width of the training latents; recorded in the config, it binds nothing.
@@ -102,7 +105,10 @@ def make_unet(
             f"denoiser has sizes {numbers} and num_classes {num_classes}, but each must be at least 1: "
             "correct it, and leave num_classes out for a model without classes"
         )
-    groups = math.gcd(MAX_GROUPS, *block_out_channels)
+    shared = math.gcd(MAX_GROUPS, *block_out_channels)
+    groups = shared
+    while groups > 1 and groups % 2 == 0 and groups * LEAST_GROUP > min(block_out_channels):
+        groups //= 2
     return UNet2DModel(
         sample_size=sample_size,
         in_channels=latent_channels,
@@ -112,7 +118,7 @@ def make_unet(
         down_block_types=tuple("AttnDownBlock2D" if on else "DownBlock2D" for on in attention),
         up_block_types=tuple("AttnUpBlock2D" if on else "UpBlock2D" for on in reversed(attention)),
         norm_num_groups=groups,
-        attention_head_dim=groups,
+        attention_head_dim=shared,
         num_class_embeds=None if num_classes is None else num_classes + 1,
     )
 
