@@ -13,8 +13,12 @@ torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(autouse=True)
-def _equal_threads() -> Iterator[None]:
-    """Weights are bitwise equal only for equal threads, and a script under test may change their number."""
+def _equal_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Weights are bitwise equal only for equal threads: of this process, and of those that a test starts.
+
+    A script under test may change both.
+    """
+    monkeypatch.setenv("OMP_NUM_THREADS", str(THREADS))
     yield
     torch.set_num_threads(THREADS)
 
