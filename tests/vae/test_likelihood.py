@@ -136,7 +136,8 @@ def rows_of(known: Predictive, rows: torch.Tensor) -> Predictive:
 @pytest.mark.parametrize(
     "arm",
     [
-        *("nll", "beta-nll", "student-t", "faithful", "band", "band-beta", "band-faithful"),
+        *("nll", "beta-nll", "student-t", "faithful", "band", "band-faithful"),
+        pytest.param("band-beta", marks=pytest.mark.xfail(strict=True, reason="10.9 %, and more steps make it worse")),
         pytest.param(
             "band-t-faithful",
             marks=pytest.mark.xfail(
