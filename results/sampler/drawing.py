@@ -11,14 +11,14 @@ from torch import Tensor
 from jeppa.diffusion import SamplerStep, generators_for, guided, initial_noise
 from jeppa.evaluate.features import load_features
 from jeppa.pipeline import Model, load_model
+from jeppa.vae import FACTOR
 from sampler.runs import RESOLUTION, run_folder
-from sampler.samplers import RIVALS, Sampler, run, steps_of
+from sampler.samplers import RIVALS, Sampler, rival_sample, steps_of
 
 COUNT = 700
 BATCH = 100
 FIRST_SEED = 1_000_000
 """Of the noise of seed 0; those of seed s start s * COUNT later, so no two samples share their noise."""
-FACTOR = 8
 FEATURE_SIDE = 128
 """Three times faster than the 224 of the feature net's training, and enough for pictures of 64 pixels."""
 
@@ -59,7 +59,7 @@ def _batch(sampler: Sampler, model: Model, seed: int, start: int) -> dict[str, N
     denoise = guided(model.denoiser, labels, sampler.guidance)
     scores: dict[str, NDArray[np.float32]] = {}
     if sampler.title in RIVALS:
-        z0 = run(sampler, model, denoise, z_t, generators)
+        z0 = rival_sample(sampler, model, denoise, z_t)
     else:
         steps = list(steps_of(sampler, model, denoise, z_t, generators))
         z0, scores = steps[-1].zt, uncertainties(steps)

@@ -68,14 +68,6 @@ def knobs() -> list[Sampler]:
     ]
 
 
-def run(sampler: Sampler, model: Model, denoise: Denoise, z_t: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """The sample, `[B,C,h,w]`."""
-    if sampler.title in RIVALS:
-        return _rival(sampler, model, denoise, z_t)
-    *_, last = steps_of(sampler, model, denoise, z_t, generators)
-    return last.zt
-
-
 def steps_of(
     sampler: Sampler, model: Model, denoise: Denoise, z_t: Tensor, generators: list[torch.Generator]
 ) -> Iterator[SamplerStep]:
@@ -85,8 +77,8 @@ def steps_of(
 
 
 @torch.no_grad()
-def _rival(sampler: Sampler, model: Model, denoise: Denoise, zt: Tensor) -> Tensor:
-    """A scheduler of diffusers with our schedule and its own defaults otherwise."""
+def rival_sample(sampler: Sampler, model: Model, denoise: Denoise, zt: Tensor) -> Tensor:
+    """The sample, `[B,C,h,w]`, of a scheduler of diffusers with our schedule and its own defaults otherwise."""
     scheduler = RIVALS[sampler.title].from_config(model.schedule.config)
     scheduler.set_timesteps(sampler.steps)
     for t in scheduler.timesteps:

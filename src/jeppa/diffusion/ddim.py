@@ -96,7 +96,7 @@ def ddim_step(
     # At eta 1 and alpha_bar_t 0 the difference is exactly 0: squaring a rounded sigma would take it below.
     direction = math.sqrt(1.0 - alpha_bar_prev - variance)
     mean = math.sqrt(alpha_bar_prev) * x0 + direction * eps
-    learned = x0_variance is not None and bool(torch.as_tensor(temperature).any())
+    learned = x0_variance is not None and is_warm(temperature)
     if variance == 0.0 and not learned:
         return mean
     if noise is None:
@@ -118,6 +118,11 @@ def check_eta(eta: float) -> None:
         raise ConfigError(
             f"eta is {eta}, but must lie in 0 to 1: use 0 (deterministic) or 1 (fresh noise in each step)"
         )
+
+
+def is_warm(temperature: float | Tensor) -> bool:
+    """Whether the temperature is above 0 at any place, so that the learned variance has a part in a step."""
+    return bool(torch.as_tensor(temperature).any())
 
 
 def check_temperature(temperature: float | Tensor) -> None:

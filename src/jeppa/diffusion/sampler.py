@@ -18,7 +18,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from jeppa.diffusion.ddim import check_eta, check_temperature, ddim_step
+from jeppa.diffusion.ddim import check_eta, check_temperature, ddim_step, is_warm
 from jeppa.diffusion.prediction import Denoise
 from jeppa.diffusion.schedule import Timesteps, alpha_bars, timesteps
 from jeppa.errors import ConfigError
@@ -76,7 +76,7 @@ class DDIM:
     @property
     def learned(self) -> bool:
         """Whether the learned variance has any part in it."""
-        return bool(torch.as_tensor(self.temperature).any())
+        return is_warm(self.temperature)
 
     @property
     def draws(self) -> bool:

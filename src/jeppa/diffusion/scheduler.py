@@ -17,7 +17,7 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
 from jeppa.config import PredictionKind
-from jeppa.diffusion.ddim import check_eta, check_temperature, ddim_step
+from jeppa.diffusion.ddim import check_eta, check_temperature, ddim_step, is_warm
 from jeppa.diffusion.prediction import Prediction, add_noise, check_kind, target
 from jeppa.diffusion.schedule import Spacing, Timesteps, timesteps
 from jeppa.errors import ConfigError
@@ -163,7 +163,7 @@ class HeteroscedasticDDIMScheduler(SchedulerMixin, ConfigMixin):
         known = Prediction(model_output, eps_logvar, "epsilon")
         plain = last and not self.config.draw_last
         variance = None if plain else known.x0_variance(alpha_bar, self.config.data_variance)
-        learned = variance is not None and bool(torch.as_tensor(temperature).any())
+        learned = variance is not None and is_warm(temperature)
         noise = variance_noise
         if noise is None and (learned or eta > 0.0):
             noise = standard_normal(sample, generator).to(sample)
