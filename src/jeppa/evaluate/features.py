@@ -19,6 +19,8 @@ from jeppa.weights import WeightsError, weights_file
 
 FEATURES = 1280
 SIDE = 224
+CHUNK = 10
+"""Images that pass the net at once: the activations of more fall out of the cache, at half the speed."""
 LEAST_IMAGES = 32
 """Below this a half has fewer than 16 images, and the distance says more about those than about the model."""
 
@@ -48,6 +50,9 @@ class FeatureNet:
             x: `[B,3,H,W]` in [-1,1], clamped here; resized to a square whatever its shape.
             side: of that square. The net was trained on 224; less is faster, and distances compare at one side only.
         """
+        return torch.cat([self._chunk(part, side) for part in x.split(CHUNK)])
+
+    def _chunk(self, x: Tensor, side: int) -> Tensor:
         square = functional.interpolate(
             x.float().clamp(-1.0, 1.0), size=(side, side), mode="bilinear", antialias=True, align_corners=False
         )

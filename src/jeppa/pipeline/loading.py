@@ -14,12 +14,13 @@ from jeppa.pipeline.model import Model
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
 
 
-def load_model(path: Path) -> Model:
+def load_model(path: Path | str) -> Model:
     """Open a run folder (its newest intact checkpoint, averaged weights) or an exported folder.
 
     Raises:
         CheckpointError: there is none, or what is there is damaged or of another architecture.
     """
+    path = Path(path)
     if (path / "config.yaml").is_file():
         config = load_run(path / "config.yaml")
         return _vae_run(path, config) if isinstance(config, VAERun) else _diffusion_run(path, config)
