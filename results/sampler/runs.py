@@ -10,7 +10,7 @@ RESOLUTION = 64
 STEPS = 2500
 MODEL = DenoiserConfig(block_out_channels=(32, 64, 64), attention=(False, True, True))
 OPTIM = OptimConfig(
-    steps=STEPS, batch_size=64, learning_rate=2e-3, ema_decay=0.998, precision="fp32", log_every=100, save_every=500
+    steps=STEPS, batch_size=64, learning_rate=2e-3, ema_decay=0.998, precision="exact", log_every=100, save_every=500
 )
 
 

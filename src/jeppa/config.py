@@ -6,10 +6,10 @@ a run folder's `config.yaml` is these fields, and an unknown key is an error tha
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from jeppa.errors import ConfigError
 
@@ -21,6 +21,7 @@ Basis = Literal["dct", "lapped"]
 # The names of `prediction_type` in diffusers.
 PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Preset = Literal["tiny", "small", "sd"]
+Precision = Literal["auto", "exact", "bf16"]
 
 MAX_YAML_BYTES = 64 * 1024
 LPIPS_SIDE = 32
@@ -112,6 +113,9 @@ class DataConfig(Settings):
         description="Random change of colours; for few images, whose colours would be learned by heart.",
     )  # fmt: skip
     workers: int = Field(0, ge=0, le=64, description="Processes that read images beside the training one.")
+    cache_megabytes: int = Field(
+        2048, ge=0, description="Memory for decoded images, shared out among the workers; 0 decodes them anew."
+    )
 
 
 class OptimConfig(Settings):
@@ -123,8 +127,8 @@ class OptimConfig(Settings):
     warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up before the cosine decay.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the averaged weights.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto measures at the start; bf16 and fp32 are taken as they are."
+    precision: Annotated[Precision, BeforeValidator(lambda given: "exact" if given == "fp32" else given)] = Field(
+        "auto", description="auto measures at the start; exact is fp32 in the default layout; bf16 is taken as it is."
     )
     log_every: int = Field(20, ge=1, description="Steps between lines of log.jsonl.")
     sample_every: int = Field(500, ge=1, description="Steps between sample sheets.")

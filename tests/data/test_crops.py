@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from jeppa.data import (
     CropDataset,
+    DecodedImages,
     ImageRef,
     ImageSource,
-    crops,
     evaluation_images,
     open_source,
 )
@@ -148,7 +148,8 @@ def test_a_crop_of_a_photograph_takes_about_a_millisecond() -> None:
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "BMP")
     ref = ImageRef("noise.bmp", None, 1, partial(io.BytesIO, stream.getvalue()))
-    dataset = CropDataset(ImageSource((ref,), (), "", ()), 64, 0, min_view=1.0)
+    source = ImageSource((ref,), (), "", ())
+    dataset = CropDataset(source, 64, 0, min_view=1.0, decoded=DecodedImages(source, 2**30))
     _ = dataset[0]
     start = time.process_time()
     for n in range(200):
@@ -156,20 +157,34 @@ def test_a_crop_of_a_photograph_takes_about_a_millisecond() -> None:
     assert (time.process_time() - start) / 200 < 3e-3  # 1.3 ms measured, 4.7 without REDUCING_GAP
 
 
-def test_decoded_images_stay_within_the_budget(source: ImageSource, monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = 4 * 40 * 60 * 2
-    monkeypatch.setattr(crops, "CACHE_BYTES", budget)
-    small = CropDataset(source, 8, seed=0)
-    monkeypatch.undo()
-    large = CropDataset(source, 8, seed=0)
-    most = 0
+def test_decoded_images_stay_within_the_budget(source: ImageSource) -> None:
+    """Red when the budget is ignored, or an image that is kept is decoded again."""
+    few, all_of_them = DecodedImages(source, 4 * 40 * 60 * 2), DecodedImages(source, 2**30)
+    small, large = CropDataset(source, 8, seed=0, decoded=few), CropDataset(source, 8, seed=0, decoded=all_of_them)
+    none = CropDataset(source, 8, seed=0)
     for n in range(50):
         assert torch.equal(small[n]["x"], large[n]["x"])
-        held = small._decoded._images.values()
-        assert sum(image.width * image.height * 4 for image in held) <= budget
-        most = max(most, len(held)) if n >= 40 else 0
-    assert most >= 2
-    assert len(large._decoded._images) == 5
+        assert torch.equal(small[n]["x"], none[n]["x"])
+    assert 2 <= len(few._kept) < 5
+    assert sum(image.width * image.height * 4 for image in few._kept.values()) <= 4 * 40 * 60 * 2
+    assert len(all_of_them._kept) == 5
+    assert [all_of_them[i] is all_of_them[i] for i in range(5)] == [True] * 5
+
+
+def test_crops_of_all_sizes_share_the_decoded_images(source: ImageSource) -> None:
+    shared = DecodedImages(source, 2**30)
+    for side in (8, 16):
+        drawn(CropDataset(source, side, seed=0, decoded=shared), 0, 5)
+    assert len(shared._kept) == 5
+
+
+def test_a_worker_gets_the_budget_but_not_the_images(source: ImageSource) -> None:
+    """Red when the budget that is sent is what is left of it."""
+    decoded = DecodedImages(source, 2**30)
+    _ = decoded[0]
+    sent = pickle.loads(pickle.dumps(decoded))
+    assert sent._kept == {}
+    assert sent._budget == 2**30
 
 
 def test_late_damage_names_the_file(source: ImageSource, tmp_path: Path) -> None:

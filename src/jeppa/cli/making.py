@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from jeppa.cli.opening import Speed, opened
 from jeppa.cli.terminal import say
 from jeppa.config import parse
 from jeppa.flags import flags_of, given
@@ -23,6 +24,7 @@ def reconstruct(
     out: Path,
     temperature: float = 0.0,
     seed: int = 0,
+    precision: Speed = "auto",
 ) -> None:
     """Reconstruct pictures and draw their sigma maps.
 
@@ -35,11 +37,11 @@ def reconstruct(
         out: folder to write.
         temperature: size of the drawn residual: 0 for none, 1 for a fair draw from the predicted distribution.
         seed: seed of the drawn residual.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.pictures import reconstruct_files
-    from jeppa.pipeline import load_model
 
-    for name in reconstruct_files(load_model(model), input, out, temperature, seed):
+    for name in reconstruct_files(opened(model, precision), input, out, temperature, seed):
         say(name)
 
 
@@ -52,6 +54,7 @@ def generate(
     keep: float = 1.0,
     mask: Path | None = None,
     previews: bool = False,
+    precision: Speed = "auto",
     flags: Annotated[SamplerFlags | None, Parameter(name="*")] = None,
 ) -> None:
     """Draw pictures by latent DDIM; each PNG carries its settings and the denoiser's uncertainty of it.
@@ -65,9 +68,9 @@ def generate(
         mask: greyscale picture of the size of those made: learned variance at full temperature where it is white, plain
             DDIM where it is black.
         previews: write OUT/steps, the first 16 pictures as they form, beside their sigma maps.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.pictures import generate_files
-    from jeppa.pipeline import load_model
 
     settings = parse(SamplerSettings, given(flags, SamplerSettings), "flags")
-    say(str(generate_files(load_model(model), out, number, seed, settings, keep, mask, previews)))
+    say(str(generate_files(opened(model, precision), out, number, seed, settings, keep, mask, previews)))

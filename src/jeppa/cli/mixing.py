@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from jeppa.cli.opening import Speed, opened
 from jeppa.cli.terminal import say
 from jeppa.config import parse
 from jeppa.flags import flags_of, given
@@ -26,6 +27,7 @@ def interpolate(
     out: Path,
     frames: int = 9,
     method: Literal["fade", "morph"] = "fade",
+    precision: Speed = "auto",
     flags: Annotated[MorphFlags | None, Flat] = None,
 ) -> None:
     """Walk from one picture to another.
@@ -39,12 +41,12 @@ def interpolate(
         out: folder to write.
         frames: how many, both ends included.
         method: fade: the straight line between the latents; morph: by way of noise, for the run folder of a denoiser.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.pictures import interpolate_files
-    from jeppa.pipeline import load_model
 
     settings = parse(DDIMSettings, given(flags, DDIMSettings), "flags")
-    say(str(interpolate_files(load_model(model), a, b, out, frames, method, settings)))
+    say(str(interpolate_files(opened(model, precision), a, b, out, frames, method, settings)))
 
 
 def mix(
@@ -55,6 +57,7 @@ def mix(
     out: Path,
     share: float = 0.5,
     method: Literal["fuse", "morph", "fade"] | None = None,
+    precision: Speed = "auto",
     flags: Annotated[MorphFlags | None, Flat] = None,
 ) -> None:
     """Make one picture of two.
@@ -69,9 +72,9 @@ def mix(
         share: weight of the second picture, 0 to 1.
         method: only this one. fade: the average of the latents; fuse: the same, weighted at each place by how sure the
             encoder is of either; morph: the middle of the way through noise, for the run folder of a denoiser.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.pictures import mix_files
-    from jeppa.pipeline import load_model
 
     settings = parse(DDIMSettings, given(flags, DDIMSettings), "flags")
-    say(str(mix_files(load_model(model), a, b, out, share, [method] if method else [], settings)))
+    say(str(mix_files(opened(model, precision), a, b, out, share, [method] if method else [], settings)))

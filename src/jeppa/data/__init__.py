@@ -3,7 +3,9 @@
 from jeppa.data.crops import (
     CropDataset,
     CropSample,
+    DecodedImages,
     check_resolution,
+    decoded_images,
     evaluation_images,
 )
 from jeppa.data.images import fit, read_image, read_pixels, to_pixels, to_x
@@ -22,12 +24,14 @@ from jeppa.data.synthetic import (
 __all__ = [
     "CropDataset",
     "CropSample",
+    "DecodedImages",
     "ImageRef",
     "ImageSource",
     "Skipped",
     "SyntheticBands",
     "SyntheticImages",
     "check_resolution",
+    "decoded_images",
     "evaluation_images",
     "fit",
     "known_band_logvar",

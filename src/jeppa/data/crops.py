@@ -5,7 +5,6 @@ next, so that any number of workers gives the same samples and training resumes 
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -16,13 +15,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from jeppa.config import DataConfig
 from jeppa.data.colour import jitter_colours
 from jeppa.data.images import fit, to_x
 from jeppa.data.sources import ImageSource
 from jeppa.errors import ConfigError
 
-CACHE_BYTES = 512 * 2**20
-"""Budget for decoded images, in each worker process; beyond it the least recently used are dropped."""
 REDUCING_GAP = 2.0
 """Shrink by box averaging to this multiple of the final size before Lanczos: several times faster."""
 
@@ -70,6 +68,44 @@ def draw_view(width: int, height: int, resolution: int, min_view: float, rng: np
     return View(left, top, side, flip=bool(rng.random() < 0.5))
 
 
+class DecodedImages:
+    """Images of a source by index; those that were decoded first are kept as long as they fit a budget.
+
+    Nothing that is kept makes room for another: an epoch visits every image once, so the least recently used one is
+    the next that is needed.
+
+    Args:
+        source: the images.
+        budget: in bytes, of one process.
+    """
+
+    def __init__(self, source: ImageSource, budget: int) -> None:
+        self._source = source
+        self._budget = budget
+        self._kept: dict[int, Image.Image] = {}
+
+    def __getitem__(self, index: int) -> Image.Image:
+        """The image at `index`.
+
+        Raises:
+            DataError: if it is found damaged only now; names the file.
+        """
+        kept = self._kept.get(index)
+        if kept is not None:
+            return kept
+        image = Image.fromarray(self._source.refs[index].read_pixels())
+        size = image.width * image.height * _BYTES_PER_PIXEL
+        if size <= self._budget:
+            self._budget -= size
+            self._kept[index] = image
+        return image
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the images, which a worker started by `spawn` decodes itself."""
+        budget = self._budget + sum(i.width * i.height * _BYTES_PER_PIXEL for i in self._kept.values())
+        return {"_source": self._source, "_budget": budget, "_kept": {}}
+
+
 class CropDataset(Dataset[CropSample]):
     """Random square crops, addressed by the position n = 0, 1, 2, ... in the whole run.
 
@@ -83,6 +119,7 @@ class CropDataset(Dataset[CropSample]):
         min_view: smallest view as a fraction of the short side; 0 allows native pixels.
         flip: whether to mirror half of the crops.
         colour_jitter: strength of a random change of colours, 0 (none) to 1, see `jeppa.data.colour`.
+        decoded: images that several data sets share; without it none is kept.
 
     Raises:
         ConfigError: if an argument is out of range.
@@ -96,6 +133,7 @@ class CropDataset(Dataset[CropSample]):
         min_view: float = 0.0,
         flip: bool = True,
         colour_jitter: float = 0.0,
+        decoded: DecodedImages | None = None,
     ) -> None:
         check_resolution(resolution)
         if seed < 0:
@@ -110,7 +148,7 @@ class CropDataset(Dataset[CropSample]):
         self.colour_jitter = colour_jitter
         self._label_index = {label: index for index, label in enumerate(source.labels)}
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
-        self._decoded = _DecodedImages(source, CACHE_BYTES)
+        self._decoded = decoded or DecodedImages(source, 0)
 
     def __len__(self) -> int:
         """Positions in one epoch; `__getitem__` takes positions beyond it."""
@@ -139,16 +177,17 @@ class CropDataset(Dataset[CropSample]):
             x = jitter_colours(x, self.colour_jitter, rng)
         return {"x": x, "label": -1 if label is None else self._label_index[label], "position": n}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the decoded images, which a worker started by `spawn` decodes itself."""
-        return {**self.__dict__, "_decoded": _DecodedImages(self.source, CACHE_BYTES)}
-
     def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._order is None or self._order[0] != epoch:
             # len(source) differs from every index, so this stream is none of the streams of the views.
             rng = np.random.default_rng([self.seed, epoch, len(self.source)])
             self._order = epoch, rng.permutation(len(self.source))
         return self._order[1]
+
+
+def decoded_images(source: ImageSource, config: DataConfig) -> DecodedImages:
+    """Of `source`, within the share of the memory that each worker of a training run has."""
+    return DecodedImages(source, config.cache_megabytes * 2**20 // max(1, config.workers))
 
 
 def evaluation_images(source: ImageSource, resolution: int | None) -> Iterator[tuple[str, Tensor]]:
@@ -177,26 +216,3 @@ def check_resolution(resolution: int) -> None:
 def _render(image: Image.Image, view: View, resolution: int) -> Image.Image:
     size = (resolution, resolution)
     return image.resize(size, Image.Resampling.LANCZOS, box=view.box, reducing_gap=REDUCING_GAP)
-
-
-class _DecodedImages:
-    """Decoded images by index, least recently used out first once they exceed a budget in bytes."""
-
-    def __init__(self, source: ImageSource, budget: int) -> None:
-        self._source = source
-        self._budget = budget
-        self._bytes = 0
-        self._images: OrderedDict[int, Image.Image] = OrderedDict()
-
-    def __getitem__(self, index: int) -> Image.Image:
-        image = self._images.get(index)
-        if image is not None:
-            self._images.move_to_end(index)
-            return image
-        image = Image.fromarray(self._source.refs[index].read_pixels())
-        self._images[index] = image
-        self._bytes += image.width * image.height * _BYTES_PER_PIXEL
-        while self._bytes > self._budget and len(self._images) > 1:
-            _, dropped = self._images.popitem(last=False)
-            self._bytes -= dropped.width * dropped.height * _BYTES_PER_PIXEL
-        return image

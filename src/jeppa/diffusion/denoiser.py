@@ -55,18 +55,22 @@ class Denoiser(nn.Module):
             labels: LongTensor `[B]` of classes, for a net with classes.
         """
         if self.head is None:
-            return Prediction(self.unet(zt, t, class_labels=labels).sample, None, self.kind)
+            return Prediction(self._mean(zt, t, labels), None, self.kind)
         seen: dict[str, Tensor] = {}
         hooks = [
             self.unet.conv_out.register_forward_pre_hook(lambda _, given: seen.update(features=given[0].detach())),
             self.unet.time_embedding.register_forward_hook(lambda _, __, made: seen.update(time=made.detach())),
         ]
         try:
-            mean = self.unet(zt, t, class_labels=labels).sample
+            mean = self._mean(zt, t, labels)
         finally:
             for hook in hooks:
                 hook.remove()
         return Prediction(mean, self.head(seen["features"], zt, mean.detach(), seen["time"]), self.kind)
+
+    def _mean(self, zt: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+        predicted: Tensor = self.unet(zt.to(self.unet.dtype), t, class_labels=labels).sample
+        return predicted.float()
 
 
 def make_unet(

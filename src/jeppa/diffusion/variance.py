@@ -52,7 +52,8 @@ class VarianceHead(ModelMixin, ConfigMixin):
             time: timestep embedding `[B,time_channels]`.
         """
         embedded = silu(time)
-        hidden = self.from_features(features) + self.from_latents(torch.cat([zt, mean], 1))
+        latents = torch.cat([zt, mean], 1).to(self.from_latents.weight.dtype)
+        hidden = self.from_features(features) + self.from_latents(latents)
         hidden = hidden + self.from_time(embedded)[..., None, None]
         for residual in self.residuals:
             hidden = residual(hidden, embedded)

@@ -1,21 +1,28 @@
 """Open a run folder or an exported folder as a `Model`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from jeppa.checkpoint import newest_checkpoint
-from jeppa.config import DiffusionRun, VAERun, load_run, parse
+from jeppa.config import DiffusionRun, Precision, VAERun, load_run, parse
 from jeppa.diffusion import Denoiser, make_scheduler, make_unet
 from jeppa.errors import CheckpointError
 from jeppa.latent import LatentCodec, LatentStats
 from jeppa.pipeline.model import Model
+from jeppa.pipeline.speed import denoiser_runtime, vae_runtime
+from jeppa.runtime import prepare
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
 
 
-def load_model(path: Path | str) -> Model:
+def load_model(path: Path | str, precision: Precision = "exact") -> Model:
     """Open a run folder (its newest intact checkpoint, averaged weights) or an exported folder.
+
+    Args:
+        path: the folder.
+        precision: exact computes in float32; auto in what was measured to be fastest here, which `Model.notes` tells.
 
     Raises:
         CheckpointError: there is none, or what is there is damaged or of another architecture.
@@ -23,10 +30,12 @@ def load_model(path: Path | str) -> Model:
     path = Path(path)
     if (path / "config.yaml").is_file():
         config = load_run(path / "config.yaml")
-        return _vae_run(path, config) if isinstance(config, VAERun) else _diffusion_run(path, config)
+        model = _vae_run(path, config) if isinstance(config, VAERun) else _diffusion_run(path, config)
+        return _fast(model, precision)
     if (path / "model.json").is_file():
         vae, stats = load_folder(path)
-        return Model(path, LatentCodec(vae, LatentStats(**stats)), None, make_scheduler(), (), 256)
+        model = Model(path, LatentCodec(vae, LatentStats(**stats)), None, make_scheduler(), (), 256)
+        return _fast(model, precision)
     kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
     raise CheckpointError(f"{path}: {kind}; give a run folder or an exported one")
 
@@ -42,6 +51,18 @@ def denoiser_for(config: DiffusionRun, latent_channels: int) -> Denoiser:
         num_classes=config.model.num_classes,
     )
     return Denoiser(unet, config.prediction, config.model.variance_channels if config.variance else None)
+
+
+def _fast(model: Model, precision: Precision) -> Model:
+    """`model` with its nets changed in place to run at that precision."""
+    runtime = vae_runtime(model.codec.vae, precision)
+    prepare(model.codec.vae, runtime)
+    notes = [f"VAE: {runtime}"]
+    if model.denoiser is not None:
+        runtime = denoiser_runtime(model.denoiser, precision)
+        prepare(model.denoiser, runtime)
+        notes.append(f"denoiser: {runtime}")
+    return replace(model, notes=tuple(notes))
 
 
 def _vae_run(path: Path, config: VAERun) -> Model:

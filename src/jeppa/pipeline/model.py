@@ -58,6 +58,7 @@ class Model:
         schedule: its noise schedule.
         labels: class names in order, empty for an unconditional model.
         resolution: side of the training crops in pixels.
+        notes: how its nets run on this machine, a line for each.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Model:
     schedule: DDIMScheduler
     labels: tuple[str, ...]
     resolution: int
+    notes: tuple[str, ...] = ()
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:

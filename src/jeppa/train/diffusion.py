@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from jeppa.config import DiffusionRun, load_run
-from jeppa.data import CropDataset, ImageSource, open_source, write_png
+from jeppa.data import CropDataset, ImageSource, decoded_images, open_source, write_png
 from jeppa.data.sheet import contact_sheet
 from jeppa.diffusion import (
     DDIM,
@@ -185,7 +185,8 @@ def with_classes(config: DiffusionRun) -> DiffusionRun:
 def encode_views(codec: LatentCodec, source: ImageSource, config: DiffusionRun) -> tuple[Tensor, Tensor, Tensor]:
     """Encode whole epochs of random crops, at least `config.views` in all."""
     data = config.data
-    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter)
+    decoded = decoded_images(source, data)
+    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter, decoded)
     count = math.ceil(config.views / len(source)) * len(source)
     device = next(codec.vae.parameters()).device
     means, stds, labels = [], [], []

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from jeppa.config import RunConfig
 from jeppa.errors import TrainingError
+from jeppa.runtime import Runtime, choose_runtime, norms_in_default_layout
 from jeppa.train.interrupt import StopSignal
 from jeppa.train.objective import Batch, Objective
-from jeppa.train.precision import Runtime, choose_runtime
 from jeppa.train.record import RunLog, StepRecord
 from jeppa.train.run_folder import open_run, restore, store
 
@@ -52,6 +52,8 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
     runtime = _runtime(objective, config)
     accelerator = Accelerator()
     objective.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
+    if runtime.flat_norms:
+        norms_in_default_layout(objective)
     optimizer = torch.optim.AdamW(
         [{"params": group} for group in objective.groups()],
         optim.learning_rate,
@@ -65,9 +67,7 @@ def train(objective: Objective, config: RunConfig, run: Path, resume: bool = Fal
         restore(checkpoint, objective, optimizer, ema, schedule)
     start = checkpoint.step if checkpoint is not None else 0
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    notes.append(
-        f"{runtime.precision}, {'channels_last' if runtime.channels_last else 'default layout'}: {runtime.reason}"
-    )
+    notes.append(str(runtime))
     log = RunLog(run, start)
     yield StepRecord(start, optim.steps, objective.images_seen(start), 0.0, {}, "; ".join(notes))
 
@@ -147,14 +147,17 @@ class _Window:
 def _runtime(objective: Objective, config: RunConfig) -> Runtime:
     def step(runtime: Runtime) -> None:
         objective.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
+        handles = norms_in_default_layout(objective) if runtime.flat_norms else []
         batch = _placed(next(iter(objective.batches(0, 1))), torch.device("cpu"), runtime)
         with _autocast(torch.device("cpu"), runtime):
             terms = objective(batch, torch.Generator().manual_seed(0))
         terms["loss"].mean().backward()
         objective.zero_grad()
+        for handle in handles:
+            handle.remove()
 
     saved = {key: value.clone() for key, value in objective.state_dict().items()}
-    runtime = choose_runtime(config.optim.precision, objective, objective.batch_shape(), step)
+    runtime = choose_runtime(config.optim.precision, objective, f"training on {objective.batch_shape()}", step)
     objective.load_state_dict(saved)
     return runtime
 

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from jeppa.config import VAERun
-from jeppa.data import CropDataset, CropSample, ImageSource, evaluation_images, open_source, write_png
+from jeppa.data import (
+    CropDataset,
+    CropSample,
+    DecodedImages,
+    ImageSource,
+    decoded_images,
+    evaluation_images,
+    open_source,
+    write_png,
+)
 from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.data.sheet import contact_sheet, reconstruction_rows
 from jeppa.errors import CheckpointError
@@ -44,6 +53,7 @@ class VAEObjective(Objective):
         super().__init__()
         self.config = config
         self.source = open_source(config.data.data, "train")
+        self.decoded = decoded_images(self.source, config.data)
         self.model = initial_model(config, init)
         self.kl = KLTerm(config)
         self._lpips = load_lpips("alex") if config.perceptual else None
@@ -80,7 +90,7 @@ class VAEObjective(Objective):
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Random crops; the sample at a position depends on the seed and the position alone."""
-        return crop_batches(self.source, self.config, start, stop)
+        return crop_batches(self.source, self.config, start, stop, self.decoded)
 
     def images_seen(self, steps: int) -> int:
         """Crops taken by the first `steps` steps."""
@@ -128,7 +138,7 @@ class VAEObjective(Objective):
         start_linear(self.model.vae, principal_components(images, FACTOR, self.config.model.latent_channels))
 
     def _statistics_crops(self) -> CropDataset:
-        return crops_of(self.source, self.config, self.config.data.resolution)
+        return crops_of(self.source, self.config, self.config.data.resolution, self.decoded)
 
 
 def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
@@ -153,14 +163,15 @@ def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
     model.updates.fill_(ESTABLISHED_UPDATES)
 
 
-def crop_batches(source: ImageSource, config: VAERun, start: int, stop: int) -> Iterator[Batch]:
+def crop_batches(source: ImageSource, config: VAERun, start: int, stop: int, decoded: DecodedImages) -> Iterator[Batch]:
     """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`.
 
     Statistics of normalisation layers depend on the size of a picture. A VAE trained on crops of one size
     shifts colours on whole pictures, so the steps take turns in crop sizes, with fewer crops of larger ones.
     """
     by_size = {
-        size: crops_of(source, config, size) for size in {plan(config, step)[0] for step in range(config.data.sizes)}
+        size: crops_of(source, config, size, decoded)
+        for size in {plan(config, step)[0] for step in range(config.data.sizes)}
     }
     keys = (
         [(plan(config, step)[0], n) for n in range(images_seen(config, step), images_seen(config, step + 1))]
@@ -182,10 +193,10 @@ def images_seen(config: VAERun, steps: int) -> int:
     return turns * sum(counts) + sum(counts[:rest])
 
 
-def crops_of(source: ImageSource, config: VAERun, size: int) -> CropDataset:
+def crops_of(source: ImageSource, config: VAERun, size: int, decoded: DecodedImages) -> CropDataset:
     """Random crops of one size with the run's augmentation."""
     data = config.data
-    return CropDataset(source, size, config.seed, data.min_view, data.flip, data.colour_jitter)
+    return CropDataset(source, size, config.seed, data.min_view, data.flip, data.colour_jitter, decoded)
 
 
 class _SizedCrops(Dataset[CropSample]):

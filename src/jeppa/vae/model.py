@@ -82,7 +82,7 @@ class HeteroscedasticVAE(nn.Module):
                 f"image batch has shape {tuple(x.shape)}, but encode needs [B,3,H,W] with H and W multiples of "
                 f"{FACTOR}: use reconstruct, which pads and crops, or pad_to_multiple"
             )
-        pixels = F.pixel_unshuffle(x, self.config.pixel_unshuffle)
+        pixels = F.pixel_unshuffle(x.to(self.vae.dtype), self.config.pixel_unshuffle)
         moments = self.vae.quant_conv(self.vae.encoder(pixels)).float()
         mean, logvar = moments.chunk(2, dim=1)
         return DiagonalGaussian(mean, logvar.clamp(*POSTERIOR_LOGVAR_RANGE))
@@ -99,7 +99,7 @@ class HeteroscedasticVAE(nn.Module):
             Distribution over `[B,3,8h,8w]`, float32, of the likelihood's family; `logvar` has the shape of `mean`.
         """
         decoder = self.vae.decoder
-        hidden = decoder.mid_block(decoder.conv_in(self.vae.post_quant_conv(z)))
+        hidden = decoder.mid_block(decoder.conv_in(self.vae.post_quant_conv(z.to(self.vae.dtype))))
         for block in decoder.up_blocks:
             hidden = block(hidden)
         features = decoder.conv_act(decoder.conv_norm_out(hidden))

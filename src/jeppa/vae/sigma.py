@@ -70,7 +70,8 @@ class SigmaHead(ModelMixin, ConfigMixin):
             mean: `[B,3,H,W]` in about [-1,1], H and W multiples of 8.
             shared_logvar: scalar, the log-variance that fits all pixels best.
         """
-        hidden = self.from_features(features) + self.from_contrast(log_contrast(mean))
+        contrast = log_contrast(mean).to(self.from_contrast.weight.dtype)
+        hidden = self.from_features(features) + self.from_contrast(contrast)
         for residual in self.residuals:
             hidden = residual(hidden)
         detail = nn.functional.pixel_shuffle(self.out(nn.functional.silu(hidden)), CELL).float()

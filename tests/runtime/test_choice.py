@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from jeppa.train import precision
-from jeppa.train.precision import Runtime, choose_runtime
+from jeppa.runtime import EXACT, Runtime, choice, choose_runtime
 
 
 class Watch:
@@ -13,14 +12,14 @@ class Watch:
         self.now, self.seconds, self.steps = 0.0, seconds, 0
 
     def step(self, runtime: Runtime) -> None:
-        self.now += self.seconds[runtime.precision, runtime.channels_last]
+        self.now += self.seconds[runtime.precision, runtime.channels_last] + 0.01 * runtime.flat_norms
         self.steps += 1
 
 
 def choose(watch: Watch, monkeypatch: pytest.MonkeyPatch, native: bool = True) -> Runtime:
-    monkeypatch.setattr(precision.time, "perf_counter", lambda: watch.now)
-    monkeypatch.setattr(precision, "_bf16_is_native", lambda: native)
-    return choose_runtime("auto", nn.Linear(2, 2), (4, 2), watch.step)
+    monkeypatch.setattr(choice.time, "perf_counter", lambda: watch.now)
+    monkeypatch.setattr(choice, "_bf16_is_native", lambda: native)
+    return choose_runtime("auto", nn.Linear(2, 2), "a step", watch.step)
 
 
 ALL = {("fp32", False): 1.0, ("bf16", True): 2.0, ("bf16", False): 2.0, ("fp32", True): 2.0}
@@ -50,5 +49,18 @@ def test_emulated_bf16_is_never_measured_on_the_model(monkeypatch: pytest.Monkey
 
 
 def test_a_configured_precision_is_taken_as_it_is():
-    chosen = choose_runtime("bf16", nn.Linear(2, 2), (4, 2), lambda _: pytest.fail("measured"))
+    chosen = choose_runtime("bf16", nn.Linear(2, 2), "a step", lambda _: pytest.fail("measured"))
     assert (chosen.precision, chosen.memory_format) == ("bf16", torch.channels_last)
+
+
+def test_exact_is_never_measured():
+    assert choose_runtime("exact", nn.Linear(2, 2), "a step", lambda _: pytest.fail("measured")) == EXACT
+
+
+def test_the_choice_depends_on_what_is_measured(monkeypatch: pytest.MonkeyPatch):
+    """Red when the key leaves out the kind of work: a step of training would decide for sampling."""
+    watch = Watch(ALL)
+    choose(watch, monkeypatch)
+    steps = watch.steps
+    choose_runtime("auto", nn.Linear(2, 2), "other work", watch.step)
+    assert watch.steps > steps

@@ -1,0 +1,146 @@
+"""Which number format, memory layout and formulation to run a net in: measured once for each machine and net.
+
+bf16 convolutions are about ten times faster than fp32 on processors with AMX and hundreds of times slower on
+those without any bf16 instructions, so nothing is assumed. A candidate must beat plain fp32 clearly to be
+taken, and the choice is remembered, so that a run repeated on the same machine makes the same one.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from jeppa.checkpoint import write_text_atomically
+from jeppa.config import Precision
+
+CLEAR_WIN = 1.15
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a net is run.
+
+    Args:
+        precision: of convolutions and matrix products; losses, likelihoods and samplers are float32 always.
+        channels_last: memory layout of pictures and of the weights of convolutions.
+        flat_norms: whether group norms work in the default layout within channels last.
+        reason: for people.
+    """
+
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    flat_norms: bool = False
+    reason: str = ""
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """torch's name of the layout."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def __str__(self) -> str:
+        """For the log: `bf16, channels_last, 2 threads: measured 5.0 times plain fp32`."""
+        layout = "channels_last" if self.channels_last else "default layout"
+        norms = " but for group norms" if self.flat_norms else ""
+        return f"{self.precision}, {layout}{norms}, {torch.get_num_threads()} threads: {self.reason}"
+
+
+EXACT = Runtime("fp32", False, reason="exact, as configured")
+CANDIDATES = (
+    Runtime("bf16", True), Runtime("bf16", True, flat_norms=True), Runtime("bf16", False), Runtime("fp32", True),
+)  # fmt: skip
+
+Work = Callable[[Runtime], object]
+
+
+def choose_runtime(wanted: Precision, net: nn.Module, kind: str, work: Work) -> Runtime:
+    """The runtime for `net` on this machine, measured when `wanted` is auto.
+
+    Args:
+        wanted: auto measures; exact is fp32 in torch's default layout; bf16 is taken as it is, channels last.
+        net: on its device; only its shapes and device are looked at here.
+        kind: what is measured, such as the shape of a batch: part of the key under which the choice is remembered.
+        work: one piece of the real work under a given runtime; must leave nothing changed.
+    """
+    device = next(net.parameters()).device
+    if wanted == "exact":
+        return EXACT
+    if wanted == "bf16":
+        return Runtime("bf16", True, reason="as configured")
+    if device.type != "cpu":
+        return Runtime("bf16", True, reason=f"{device.type} device")
+    if not _bf16_is_native():
+        return replace(EXACT, reason="bf16 matrix products are slower than fp32 on this processor")
+    key = _key(net, kind)
+    remembered = _remembered().get(key)
+    if remembered is not None:
+        return Runtime(**remembered)
+    choice = _measure(work)
+    _remember(key, choice)
+    return choice
+
+
+def _measure(work: Work) -> Runtime:
+    base = _seconds(partial(work, EXACT))
+    best, best_seconds = EXACT, base / CLEAR_WIN
+    for candidate in CANDIDATES:
+        seconds = _seconds(partial(work, candidate))
+        if seconds < best_seconds:
+            best, best_seconds = candidate, seconds
+    gain = base / best_seconds if best is not EXACT else 1.0
+    return replace(best, reason=f"measured {gain:.1f} times plain fp32")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    work()
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _bf16_is_native() -> bool:
+    """Whether a small bf16 matrix product beats an fp32 one; emulated bf16 is hundreds of times slower."""
+
+    def product_seconds(dtype: torch.dtype) -> float:
+        matrix = torch.ones(256, 256, dtype=dtype)
+        return _seconds(lambda: torch.mm(matrix, matrix))
+
+    return product_seconds(torch.bfloat16) < product_seconds(torch.float32)
+
+
+def _key(net: nn.Module, kind: str) -> str:
+    shapes = [tuple(parameter.shape) for parameter in net.parameters()]
+    content = repr((torch.__version__, torch.get_num_threads(), os.cpu_count(), kind, shapes, CANDIDATES))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _cache_file() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jeppa" / "runtime.json"
+
+
+def _remembered() -> dict[str, dict[str, Any]]:
+    try:
+        content = json.loads(_cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _remember(key: str, choice: Runtime) -> None:
+    path = _cache_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(path, json.dumps({**_remembered(), key: asdict(choice)}))
+    except OSError:
+        return  # A read-only home only costs measuring again.
