@@ -130,6 +130,9 @@ class OptimConfig(Settings):
     precision: Annotated[Precision, BeforeValidator(lambda given: "exact" if given == "fp32" else given)] = Field(
         "auto", description="auto measures at the start; exact is fp32 in the default layout; bf16 is taken as it is."
     )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations anew on the way back: less memory, about a third more time."
+    )
     log_every: int = Field(20, ge=1, description="Steps between lines of log.jsonl.")
     sample_every: int = Field(500, ge=1, description="Steps between sample sheets.")
     save_every: int = Field(500, ge=1, description="Steps between checkpoints.")

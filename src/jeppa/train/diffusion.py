@@ -58,6 +58,8 @@ class DiffusionObjective(Objective):
             self.model = denoiser_for(config, codec.vae.config.latent_channels)
         if config.denoiser is not None:
             self._keep(load_model(Path(config.denoiser)))
+        if config.optim.gradient_checkpointing:
+            self.model.unet.enable_gradient_checkpointing()
         self.schedule = make_scheduler(kind=config.prediction)
         self.alpha_bars = alpha_bars(self.schedule)
         self._bank: tuple[Tensor, Tensor, Tensor] | None = None

@@ -55,6 +55,8 @@ class VAEObjective(Objective):
         self.source = open_source(config.data.data, "train")
         self.decoded = decoded_images(self.source, config.data)
         self.model = initial_model(config, init)
+        if config.optim.gradient_checkpointing:
+            self.model.vae.enable_gradient_checkpointing()
         self.kl = KLTerm(config)
         self._lpips = load_lpips("alex") if config.perceptual else None
         if init is None and config.model.pixel_unshuffle == FACTOR:

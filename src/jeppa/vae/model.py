@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from jeppa.bands import BandGaussian
 from jeppa.config import PRESETS, Likelihood, VAEConfig
@@ -99,9 +100,10 @@ class HeteroscedasticVAE(nn.Module):
             Distribution over `[B,3,8h,8w]`, float32, of the likelihood's family; `logvar` has the shape of `mean`.
         """
         decoder = self.vae.decoder
-        hidden = decoder.mid_block(decoder.conv_in(self.vae.post_quant_conv(z.to(self.vae.dtype))))
-        for block in decoder.up_blocks:
-            hidden = block(hidden)
+        hidden = decoder.conv_in(self.vae.post_quant_conv(z.to(self.vae.dtype)))
+        for block in (decoder.mid_block, *decoder.up_blocks):
+            recompute = decoder.gradient_checkpointing and torch.is_grad_enabled()
+            hidden = checkpoint(block, hidden, use_reentrant=False) if recompute else block(hidden)
         features = decoder.conv_act(decoder.conv_norm_out(hidden))
         mean = F.pixel_shuffle(decoder.conv_out(features), self.config.pixel_unshuffle).float()
         if self.sigma_head is None:
