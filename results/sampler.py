@@ -3,7 +3,7 @@
     jeppa compare ... (the command of compare.md, for the VAE)
     python results/sampler.py --vae comparison/runs/band-t-faithful-0 --data grocery/train --work sampler
 
-Trains three denoisers with variance heads, draws 2,000 samples from each with every sampler, and writes `sampler.json`
+Trains three denoisers with variance heads, draws 1,000 samples from each with every sampler, and writes `sampler.json`
 and `sampler.md` beside this file. A run that was stopped goes on where it was.
 """
 

@@ -15,7 +15,7 @@ from jeppa.vae import FACTOR
 from sampler.runs import RESOLUTION, run_folder
 from sampler.samplers import RIVALS, Sampler, rival_sample, steps_of
 
-COUNT = 2000
+COUNT = 1000
 BATCH = 100
 FIRST_SEED = 1_000_000
 """Of the noise of seed 0; those of seed s start s * COUNT later, so no two samples share their noise."""
