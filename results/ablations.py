@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from jeppa.config import DataConfig, OptimConfig, VAERun
 from jeppa.data import open_source
-from jeppa.demo import COLOUR_JITTER, machine
+from jeppa.demo import COLOUR_JITTER
 from jeppa.evaluate import evaluate
-from jeppa.evaluate.run import commit
+from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 from jeppa.train import VAEObjective, train
 from jeppa.vae.contrast import CELL, CHANNELS

@@ -20,7 +20,7 @@ from claims.evidence import Evidence
 from claims.ledger import Json, against_old, judge_promise, setup, write
 from claims.promises import PROMISES
 
-from jeppa.evaluate.run import commit
+from jeppa.machine import commit
 
 HERE = Path(__file__).parent
 

@@ -26,8 +26,9 @@ import torch
 from jeppa.bands import CELL, BandGaussian
 from jeppa.config import DataConfig, Likelihood, OptimConfig, VAERun
 from jeppa.data import evaluation_images, open_source
-from jeppa.demo import COLOUR_JITTER, machine
-from jeppa.evaluate import commit, evaluate
+from jeppa.demo import COLOUR_JITTER
+from jeppa.evaluate import evaluate
+from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 from jeppa.train import VAEObjective, train
 from jeppa.vae import HeteroscedasticVAE

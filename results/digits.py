@@ -17,8 +17,7 @@ from sklearn.datasets import load_digits
 
 from jeppa.config import DataConfig, Likelihood, OptimConfig, VAERun
 from jeppa.data import evaluation_images, open_source, to_x, write_png
-from jeppa.demo import machine
-from jeppa.evaluate import commit
+from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 from jeppa.train import VAEObjective, train
 

@@ -20,7 +20,6 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from jeppa.demo import machine
 from jeppa.diffusion import (
     DDIM,
     Denoise,
@@ -34,7 +33,7 @@ from jeppa.diffusion import (
     sample_ddim,
     sample_timesteps,
 )
-from jeppa.evaluate import commit
+from jeppa.machine import commit, machine
 
 HERE = Path(__file__).parent
 SCHEDULE = make_scheduler()

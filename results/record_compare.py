@@ -15,7 +15,7 @@ import numpy as np
 from jeppa.data import read_pixels, write_png
 from jeppa.data.images import Pixels
 from jeppa.data.sheet import colour_map, contact_sheet
-from jeppa.evaluate import commit
+from jeppa.machine import commit
 
 HERE = Path(__file__).parent
 KEYS = ("psnr", "ssim", "delta_e2000", "lpips_alex", "lpips_vgg", "fd_efficientnet_lite0", "fd_floor",

@@ -22,8 +22,7 @@ from sampler.runs import RESOLUTION, STEPS, train_denoiser
 from sampler.samplers import KNOB_STEPS, Sampler, knobs, rows
 from sampler.table import table
 
-from jeppa.demo import machine
-from jeppa.evaluate import commit
+from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 
 HERE = Path(__file__).parent

@@ -5,8 +5,6 @@ stopped goes on where it was.
 """
 
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from jeppa.checkpoint import write_text_atomically
 from jeppa.config import DataConfig, DenoiserConfig, DiffusionRun, Likelihood, OptimConfig, VAERun
 from jeppa.data import ImageSource, evaluation_images, open_source, write_png
 from jeppa.data.sheet import error_levels, sigma_levels
-from jeppa.evaluate import evaluate, versions, write_metrics
+from jeppa.evaluate import evaluate, write_metrics
+from jeppa.machine import machine
 from jeppa.pictures import make_folder
 from jeppa.pipeline import DDIMSettings, Model, SamplerSettings, between, even_shares, load_model
 from jeppa.progress import follow
@@ -110,29 +108,6 @@ class Clock:
         finally:
             self.seconds[part] = round(self.seconds.get(part, 0.0) + time.perf_counter() - began, 1)
             write_text_atomically(self._path, json.dumps(self.seconds))
-
-
-def machine() -> Json:
-    """What the figures were made on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(memory, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        **versions(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if (info.exists())
-        else []
-    )
-    return names[0] if names else platform.processor()
 
 
 def _train_arm(arm: Likelihood, out: Path, seed: int, console: Console, clock: Clock) -> Json:

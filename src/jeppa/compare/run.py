@@ -15,8 +15,8 @@ from jeppa.compare.plan import RATE_TOLERANCE, Comparison, Run, needs_rate, runs
 from jeppa.compare.pool import Pool, Told
 from jeppa.compare.summary import Json, codecs, paired, rates, read_evaluation, summarise_arm, write_json
 from jeppa.compare.work import EVALUATION
-from jeppa.demo import machine
 from jeppa.errors import ConfigError
+from jeppa.machine import machine
 from jeppa.pictures import make_folder
 from jeppa.report import write_compare
 

@@ -2,12 +2,9 @@
 
 import json
 import math
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from jeppa.evaluate.metrics import SSIM_WINDOW
 from jeppa.evaluate.ranking import REMOVED
 from jeppa.evaluate.recalibrate import values_per_image
 from jeppa.lpips import ARCHITECTURES, load_lpips
+from jeppa.machine import commit, versions
 from jeppa.vae import HeteroscedasticVAE
 from jeppa.weights import WeightsError
 
@@ -189,22 +187,6 @@ def write_metrics(evaluation: Evaluation, path: Path) -> None:
     """Write metrics.json."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(evaluation.metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def commit() -> str | None:
-    """The commit of the source tree that runs, or None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    names = ("jeppa", "torch", "diffusers", "numpy", "pillow", "scikit-image", "scoringrules", "torchmetrics")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def _images(source: ImageSource, resolution: int | None, chosen: list[int]) -> Iterator[tuple[int, str, Tensor]]:
