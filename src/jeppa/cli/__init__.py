@@ -9,7 +9,7 @@ from pathlib import Path
 import cyclopts
 
 from jeppa.cli.making import generate, reconstruct
-from jeppa.cli.measuring import calibrate, compare, evaluate
+from jeppa.cli.measuring import bench, calibrate, compare, evaluate
 from jeppa.cli.mixing import interpolate, mix
 from jeppa.cli.terminal import complain, console, say
 from jeppa.cli.training import train_app
@@ -21,7 +21,7 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
-for command in (reconstruct, generate, interpolate, mix, evaluate, calibrate, compare):
+for command in (reconstruct, generate, interpolate, mix, evaluate, calibrate, compare, bench):
     app.command(command)
 
 

@@ -1,4 +1,4 @@
-"""`jeppa evaluate`, `calibrate` and `compare`: what a model is worth."""
+"""`jeppa evaluate`, `calibrate`, `compare` and `bench`: what a model is worth, and how fast it is."""
 
 import sys
 from pathlib import Path
@@ -109,6 +109,21 @@ def compare(
     comparison = parse(Comparison, values, "flags")
     command = f"jeppa compare {' '.join(sys.argv[2:])}" if sys.argv[1:2] == ["compare"] else ""
     say(f"report: {run_comparison(comparison, out, console, jobs or default_jobs(), command)}")
+
+
+def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,growth", alternations: int = 5) -> None:
+    """Time jeppa beside diffusers as it comes, on this machine; writes JSON and, beside it, a Markdown table.
+
+    Args:
+        out: JSON file to write.
+        only: which of sd, training, sampling and growth, separated by commas.
+        alternations: timed pairs of each comparison.
+    """
+    from jeppa.bench import run_benches
+
+    for row in run_benches(_listed(only), alternations, out, f"jeppa {' '.join(sys.argv[1:])}"):
+        say(f"{row.name}: {row.ratio:.3g} [{row.ratio_min:.3g}, {row.ratio_max:.3g}]  {row.note}")
+    say(f"table: {out.with_suffix('.md')}")
 
 
 def _listed(text: str) -> list[str]:

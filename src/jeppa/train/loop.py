@@ -6,7 +6,7 @@ All randomness is a function of (seed, step), so a resumed run takes the same st
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,9 @@ from jeppa.train.run_folder import open_run, restore, store
 BAD_STEPS_IN_A_ROW = 10
 
 
-def train(objective: Objective, config: RunConfig, run: Path, resume: bool = False) -> Iterator[StepRecord]:
+def train(
+    objective: Objective, config: RunConfig, run: Path, resume: bool = False
+) -> Generator[StepRecord, None, None]:
     """Train `objective`, writing the run folder `run`; yields after each step.
 
     The last checkpoint has the averaged weights' export and latent statistics. Stopping the iteration early

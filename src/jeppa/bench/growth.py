@@ -1,0 +1,64 @@
+"""How time and memory grow with the pixels of a picture and with the batch, as exponents of a power law."""
+
+import resource
+import statistics
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+
+from jeppa.bench.clock import Row, figure, seconds
+from jeppa.vae import HeteroscedasticVAE
+
+SIDES = (256, 512, 1024, 2048, 4096)
+BATCHES = (1, 2, 4, 8, 16)
+BATCH_SIDE = 256
+
+
+def growth_rows(alternations: int) -> Iterator[Row]:
+    """The `small` preset with tiles, random weights: encode, decode and sigma, each size in a process of its own."""
+    sizes = [_alone(_picture, side, alternations) for side in SIDES]
+    pixels = [side**2 for side in SIDES]
+    told = ", ".join(f"{side}: {s:.2f} s, {mib:.0f} MiB" for side, (s, mib) in zip(SIDES, sizes, strict=True))
+    yield _exponent("pixels_time_exponent", pixels, [s for s, _ in sizes], told)
+    yield _exponent("pixels_memory_exponent", pixels, [max(mib, 1.0) for _, mib in sizes], told)
+    batches = [_alone(_batch, size, alternations) for size in BATCHES]
+    told = ", ".join(f"{size}: {s:.2f} s" for size, (s, _) in zip(BATCHES, batches, strict=True))
+    yield _exponent("batch_time_exponent", list(BATCHES), [s for s, _ in batches], told)
+
+
+def _exponent(name: str, sizes: list[int], values: list[float], told: str) -> Row:
+    """Slope of log value over log size; the spread is that of the slopes with one size left out."""
+    logs = np.log(np.asarray(sizes, float)), np.log(np.asarray(values))
+    slope = float(np.polyfit(*logs, 1)[0])
+    kept = [[j for j in range(len(sizes)) if j != i] for i in range(len(sizes))]
+    without = [float(np.polyfit(logs[0][k], logs[1][k], 1)[0]) for k in kept]
+    row = figure(name, [*without], f"exponent, not a ratio; {told}")
+    return Row(name, slope, row.ratio_min, row.ratio_max, None, None, row.note)
+
+
+def _alone(work: Callable[[int, int], tuple[float, float]], size: int, repeats: int) -> tuple[float, float]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, size, repeats).result()
+
+
+def _picture(side: int, repeats: int) -> tuple[float, float]:
+    vae = HeteroscedasticVAE("small").eval().requires_grad_(False)
+    vae.enable_tiling()
+    return _measured(vae, torch.rand(1, 3, side, side) * 2.0 - 1.0, repeats if side < SIDES[-1] else 1)
+
+
+def _batch(size: int, repeats: int) -> tuple[float, float]:
+    vae = HeteroscedasticVAE("small").eval().requires_grad_(False)
+    return _measured(vae, torch.rand(size, 3, BATCH_SIDE, BATCH_SIDE) * 2.0 - 1.0, repeats)
+
+
+@torch.no_grad()
+def _measured(vae: HeteroscedasticVAE, x: torch.Tensor, repeats: int) -> tuple[float, float]:
+    """Median seconds, and MiB above what the process had with model and picture."""
+    vae.reconstruct(x[..., :64, :64])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times = [seconds(lambda: vae.reconstruct(x)) for _ in range(repeats)]
+    return statistics.median(times), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024.0
