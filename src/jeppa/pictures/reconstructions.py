@@ -36,7 +36,7 @@ def reconstruct_files(
     pictures = _pictures(input_path)
     make_folder(out)
     for name, pixels in pictures:
-        mean, levels, shown = _reconstruct(model, pixels)
+        mean, levels, shown = reconstruct_pixels(model, pixels)
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         write_png(mean, target.with_name(target.name + ".recon.png"), {"model": str(model.path)})
@@ -51,7 +51,7 @@ def reconstruct_files(
         yield f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 
 
-def _reconstruct(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pixels]:
+def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pixels]:
     """Reconstruction, sigma map and that in colours, at the size of `pixels`, filled row by row."""
     mean, shown = np.empty_like(pixels), np.empty_like(pixels)
     levels = np.empty(pixels.shape[:2], np.float32)

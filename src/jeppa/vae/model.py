@@ -159,10 +159,10 @@ class HeteroscedasticVAE(nn.Module):
         Args:
             tile: longest side in pixels, a multiple of 8; from the width of the net unless given.
             margin: pixels left unused at an end that meets another tile, a multiple of 8; from the depth of the net
-                unless given. A tile has at least four.
+                unless given. A tile has at least five.
 
         Raises:
-            ConfigError: a side that 8 does not divide, or a tile below four margins.
+            ConfigError: a side that 8 does not divide, or a tile below five margins.
         """
         sides = {"tile": tile, "margin": margin}
         for name, side in sides.items():

@@ -18,8 +18,8 @@ from torch import Tensor
 from jeppa.errors import ConfigError
 
 OVERLAP = 3
-LEAST_TILE = 4
-"""Tile and overlap in margins: both ends of a tile must be able to fade."""
+LEAST_TILE = 5
+"""Overlap and shortest tile in margins: tiles of half that step must still be able to fade at both ends."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def spans(length: int, tile: int, margin: int) -> list[Span]:
     """Tiles of about one size, at most `tile` long, that cover `length` cells; neighbours share 3 margins.
 
     Raises:
-        ConfigError: a tile shorter than 4 margins.
+        ConfigError: a tile shorter than 5 margins.
     """
     if margin < 1 or tile < LEAST_TILE * margin:
         raise ConfigError(

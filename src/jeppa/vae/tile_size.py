@@ -3,12 +3,13 @@
 import math
 
 from jeppa.config import VAEConfig
+from jeppa.vae.spans import LEAST_TILE
 
 CELL = 8
 NUMBERS = 2**25
 """Activations of the widest layer for one tile: 128 MiB in float32, of which a pass holds a few."""
-PICTURES = 12
-"""Numbers for each pixel that any net holds: image, unshuffled image, mean and log-variance, three each."""
+PICTURES = 24
+"""Numbers for each pixel whatever the net: image, mean, log-variance and the sums of the pool, three each and twice."""
 SPREADS = 2.0
 
 
@@ -16,7 +17,7 @@ def tile_for(config: VAEConfig) -> int:
     """Side of a tile in cells of 8 pixels for which the widest layer has about `NUMBERS` activations."""
     sizes = _level_sizes(config)
     widest = max(channels / size**2 for channels, size in zip(config.block_out_channels, sizes, strict=True))
-    return max(4 * margin_for(config), math.isqrt(int(NUMBERS / max(PICTURES, widest))) // CELL)
+    return max(LEAST_TILE * margin_for(config), math.isqrt(int(NUMBERS / max(PICTURES, widest))) // CELL)
 
 
 def margin_for(config: VAEConfig) -> int:
