@@ -55,10 +55,16 @@ def measure(vae: HeteroscedasticVAE, batches: Iterable[Tensor]) -> LatentStats:
 
 
 class LatentCodec:
-    """A frozen VAE with its latent statistics: images to standardised latents z0 and back."""
+    """A frozen VAE with its latent statistics: images to standardised latents z0 and back.
+
+    Pictures larger than a tile are encoded and decoded in tiles, batches that do not fit in memory in parts; see
+    `HeteroscedasticVAE.enable_tiling`.
+    """
 
     def __init__(self, vae: HeteroscedasticVAE, stats: LatentStats) -> None:
         self.vae = vae.eval().requires_grad_(False)
+        if vae.tiling is None:
+            vae.enable_tiling()
         self.stats = stats
         self._shift = torch.tensor(stats.shift).view(1, -1, 1, 1)
         self._scale = torch.tensor(stats.scale).view(1, -1, 1, 1)

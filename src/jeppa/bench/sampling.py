@@ -58,7 +58,7 @@ def sampling_rows(alternations: int) -> Iterator[Row]:
     about = f"batch {BATCH}, latents of {SIDE}x{SIDE}, same net; ours {runtime}"
     yield race("ddim_step_512", lambda: ours(fast, 1, 0.0), lambda: peer(1), alternations, f"one step, {about}")
     yield race(
-        "ddim_25_512", lambda: ours(fast, STEPS, 0.0), lambda: peer(STEPS), alternations, f"{STEPS} steps, {note}"
+        "ddim_25_512", lambda: ours(fast, STEPS, 0.0), lambda: peer(STEPS), alternations, f"{STEPS} steps, {about}"
     )
     yield race(
         "ddim_25_512_learned", lambda: ours(with_head, STEPS, 1.0), lambda: peer(STEPS), alternations,

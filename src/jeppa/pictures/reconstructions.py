@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from jeppa.data import open_source, read_pixels, to_x, write_png
-from jeppa.data.sheet import SIGMA_SCALE, colour_map, sigma_levels
+from jeppa.data.images import Pixels, to_pixels
+from jeppa.data.sheet import SIGMA_SCALE, Levels, colour_map, sigma_levels
 from jeppa.errors import ConfigError, DataError
 from jeppa.pictures.folder import make_folder
 from jeppa.pipeline import Model
@@ -35,31 +35,42 @@ def reconstruct_files(
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
     pictures = _pictures(input_path)
     make_folder(out)
-    for name, x in pictures:
-        decoded = model.reconstruct(x[None])
-        levels = sigma_levels(decoded.logvar[0])
+    for name, pixels in pictures:
+        mean, levels, shown = reconstruct_pixels(model, pixels)
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_png(decoded.mean[0], target.with_name(target.name + ".recon.png"), {"model": str(model.path)})
+        write_png(mean, target.with_name(target.name + ".recon.png"), {"model": str(model.path)})
         scale = f"black 0 to pale yellow {SIGMA_SCALE:.0f} 8-bit levels"
-        write_png(colour_map(levels), target.with_name(target.name + ".sigma.png"), {"scale": scale})
+        write_png(shown, target.with_name(target.name + ".sigma.png"), {"scale": scale})
         np.save(target.with_name(target.name + ".sigma.npy"), levels)
         if temperature > 0.0:
-            drawn = model.draw(x[None], temperature, seed)[0]
+            drawn = model.draw(to_x(pixels)[None], temperature, seed)[0]
             about = {"model": str(model.path), "temperature": str(temperature), "seed": str(seed)}
             write_png(drawn, target.with_name(target.name + ".draw.png"), about)
-        size = f"{x.shape[2]}x{x.shape[1]}"
+        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         yield f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 
 
-def _pictures(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Name (without its suffix) and x of each picture; the first error comes before anything is written."""
+def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pixels]:
+    """Reconstruction, sigma map and that in colours, at the size of `pixels`, filled row by row."""
+    mean, shown = np.empty_like(pixels), np.empty_like(pixels)
+    levels = np.empty(pixels.shape[:2], np.float32)
+    for rows in model.reconstruct_rows(pixels):
+        place = slice(rows.top, rows.top + rows.mean.shape[2])
+        mean[place] = to_pixels(rows.mean[0])
+        levels[place] = sigma_levels(rows.logvar[0])
+        shown[place] = colour_map(levels[place])
+    return mean, levels, shown
+
+
+def _pictures(path: Path) -> Iterator[tuple[str, Pixels]]:
+    """Name (without its suffix) and pixels of each picture; the first error comes before anything is written."""
     if path.is_file() and path.suffix.lower() != ".zip":
         pixels = read_pixels(path)
-        return iter([(path.stem, to_x(pixels))])
+        return iter([(path.stem, pixels)])
     source = open_source(path)
     stems = [str(Path(ref.name).with_suffix("")) for ref in source.refs]
     stem, count = Counter(stems).most_common(1)[0]
     if count > 1:
         raise DataError(f"{path}: {count} images are called {stem!r} but for the suffix; rename all but one")
-    return ((stem, to_x(ref.read_pixels())) for stem, ref in zip(stems, source.refs, strict=True))
+    return ((stem, ref.read_pixels()) for stem, ref in zip(stems, source.refs, strict=True))

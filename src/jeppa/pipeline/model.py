@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from jeppa.data.images import Pixels, to_x
 from jeppa.diffusion import (
     DDIM,
     Denoise,
@@ -26,7 +27,7 @@ from jeppa.latent import LatentCodec
 from jeppa.pipeline.preview import Preview, preview
 from jeppa.pipeline.uncertainty import Uncertainty
 from jeppa.sampling import DDIMSettings, SamplerSettings
-from jeppa.vae import FACTOR
+from jeppa.vae import FACTOR, Rows
 
 BATCH = 16
 MAX_SIDE = 2048
@@ -73,6 +74,16 @@ class Model:
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:
         """Reconstruction and its log-variance at the size of `x` (`[B,3,H,W]` in [-1,1]), from the latent mean."""
         return self.codec.vae.reconstruct(x)
+
+    @torch.no_grad()
+    def reconstruct_rows(self, pixels: Pixels) -> Iterator[Rows]:
+        """`reconstruct` of one picture, uint8 `[H,W,3]` of any size, in rows as they are finished, in flat memory."""
+        height, width, _ = pixels.shape
+
+        def read(top: int, bottom: int, left: int, right: int) -> Tensor:
+            return to_x(pixels[top:bottom, left:right])[None]
+
+        yield from self.codec.vae.reconstruct_rows(height, width, read)
 
     @torch.no_grad()
     def draw(self, x: Tensor, temperature: float, seed: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from jeppa.vae.interop import load_folder, save_folder
 from jeppa.vae.likelihood import LIKELIHOODS
-from jeppa.vae.model import FACTOR, HeteroscedasticVAE, pad_to_multiple
+from jeppa.vae.model import FACTOR, HeteroscedasticVAE, Rows, pad_to_multiple
 from jeppa.vae.sigma import SigmaHead
 
 __all__ = [
     "FACTOR",
     "LIKELIHOODS",
     "HeteroscedasticVAE",
+    "Rows",
     "SigmaHead",
     "load_folder",
     "pad_to_multiple",

@@ -4,6 +4,9 @@ diffusers' AutoencoderKL gives latents and the mean; a separate head (`vae/sigma
 every pixel. Kingma and Welling, arXiv 1312.6114; Rombach et al., arXiv 2112.10752 for the architecture.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
@@ -16,11 +19,23 @@ from jeppa.errors import ConfigError, DataError
 from jeppa.gaussian import DiagonalGaussian, Predictive
 from jeppa.student_t import DiagonalStudentT
 from jeppa.vae.likelihood import LIKELIHOODS
+from jeppa.vae.pool import Plane, gathered
 from jeppa.vae.sigma import SigmaHead, bounded_logvar
+from jeppa.vae.tile_size import margin_for, tile_for
+from jeppa.vae.tiling import Read, Tiling, predict, reader, rows_in_tiles
 
 FACTOR = 8
 POSTERIOR_LOGVAR_RANGE = (-30.0, 20.0)
 ERROR_MEMORY = 0.98
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a reconstruction from `top` on: `mean` and `logvar` of its pixels, `[1,3,rows,W]` each."""
+
+    top: int
+    mean: Tensor
+    logvar: Tensor
 
 
 class HeteroscedasticVAE(nn.Module):
@@ -34,6 +49,7 @@ class HeteroscedasticVAE(nn.Module):
         vae: the diffusers AutoencoderKL, over `3 * pixel_unshuffle**2` channels.
         sigma_head: the head, or None when the likelihood has one variance for all pixels.
         mean_square: running mean squared error of the reconstruction, the shared variance.
+        tiling: how pictures larger than a tile are cut, or None; see `enable_tiling`.
     """
 
     mean_square: Tensor
@@ -58,6 +74,7 @@ class HeteroscedasticVAE(nn.Module):
                 config.sigma_blocks,
                 tails=self.arm.family in ("student-t", "band-t"),
             )
+        self.tiling: Tiling | None = None
         self.register_buffer("mean_square", torch.ones(()))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -83,10 +100,9 @@ class HeteroscedasticVAE(nn.Module):
                 f"image batch has shape {tuple(x.shape)}, but encode needs [B,3,H,W] with H and W multiples of "
                 f"{FACTOR}: use reconstruct, which pads and crops, or pad_to_multiple"
             )
-        pixels = F.pixel_unshuffle(x.to(self.vae.dtype), self.config.pixel_unshuffle)
-        moments = self.vae.quant_conv(self.vae.encoder(pixels)).float()
-        mean, logvar = moments.chunk(2, dim=1)
-        return DiagonalGaussian(mean, logvar.clamp(*POSTERIOR_LOGVAR_RANGE))
+        if self.tiling is None:
+            return self._encode(x)
+        return predict(self._encode, x, (FACTOR, 1), self.tiling)
 
     def decode(self, z: Tensor) -> Predictive:
         """Likelihood p(x|z): reconstruction and its log-variance.
@@ -99,23 +115,9 @@ class HeteroscedasticVAE(nn.Module):
         Returns:
             Distribution over `[B,3,8h,8w]`, float32, of the likelihood's family; `logvar` has the shape of `mean`.
         """
-        decoder = self.vae.decoder
-        hidden = decoder.conv_in(self.vae.post_quant_conv(z.to(self.vae.dtype)))
-        for block in (decoder.mid_block, *decoder.up_blocks):
-            recompute = decoder.gradient_checkpointing and torch.is_grad_enabled()
-            hidden = checkpoint(block, hidden, use_reentrant=False) if recompute else block(hidden)
-        features = decoder.conv_act(decoder.conv_norm_out(hidden))
-        mean = F.pixel_shuffle(decoder.conv_out(features), self.config.pixel_unshuffle).float()
-        if self.sigma_head is None:
-            constant = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
-            return DiagonalGaussian(mean, constant.expand_as(mean))
-        logvar = self.sigma_head(features.detach() if self.arm.stopped else features, mean.detach(), self.shared_logvar)
-        if self.arm.family in ("band", "band-t"):
-            degrees = self.sigma_head.degrees if self.arm.family == "band-t" else None
-            return BandGaussian(mean, logvar, self.config.basis, degrees)
-        if self.arm.family == "student-t":
-            return DiagonalStudentT(mean, logvar, self.sigma_head.degrees)
-        return DiagonalGaussian(mean, logvar)
+        if self.tiling is None:
+            return self._decode(z)
+        return predict(self._decode, z, (1, FACTOR), self.tiling)
 
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:
         """Encode to the posterior mean and decode, at the size of `x`, whatever that is: mean and variance of pixels.
@@ -126,6 +128,55 @@ class HeteroscedasticVAE(nn.Module):
         decoded = self.decode(self.encode(pad_to_multiple(x)).mean)
         height, width = x.shape[2:]
         return DiagonalGaussian(decoded.mean[..., :height, :width], decoded.logvar[..., :height, :width])
+
+    def reconstruct_rows(self, height: int, width: int, read: Read) -> Iterator[Rows]:
+        """`reconstruct` of one picture in rows as they are finished: neither picture nor answer need ever be whole.
+
+        Args:
+            height: of the picture, from 1 up.
+            width: of the picture.
+            read: gives `[1,3,bottom-top,right-left]` in [-1,1] for (top, bottom, left, right).
+        """
+        if self.tiling is None:
+            whole = self.reconstruct(read(0, height, 0, width))
+            yield Rows(0, whole.mean, whole.logvar)
+            return
+
+        def padded(top: int, bottom: int, left: int, right: int) -> Tensor:
+            return pad_to_multiple(read(top, min(bottom, height), left, min(right, width)))
+
+        size = -(-height // FACTOR), -(-width // FACTOR)
+        z = gathered(rows_in_tiles(self._encode, padded, Plane(*size, FACTOR, 1), self.tiling), Plane(*size, FACTOR, 1))
+        for strip in rows_in_tiles(self._decode, reader(z.mean), Plane(*size, 1, FACTOR), self.tiling):
+            kept = (..., slice(0, height - strip.top), slice(0, width))
+            yield Rows(strip.top, strip.mean[kept], strip.logvar[kept])
+
+    def enable_tiling(self, tile: int | None = None, margin: int | None = None) -> None:
+        """Encode and decode pictures larger than a tile in tiles, and halve batches that do not fit in memory.
+
+        Like diffusers' `AutoencoderKL.enable_tiling`, for `encode`, `decode` and all that is built on them; a picture
+        within one tile is not touched. Meant for a trained model: group norm's statistics carry no gradient.
+
+        Args:
+            tile: longest side in pixels, a multiple of 8; from the width of the net unless given.
+            margin: pixels left unused at an end that meets another tile, a multiple of 8; from the depth of the net
+                unless given. A tile has at least five.
+
+        Raises:
+            ConfigError: a side that 8 does not divide, or a tile below five margins.
+        """
+        sides = {"tile": tile, "margin": margin}
+        for name, side in sides.items():
+            if side is not None and (side % FACTOR or side < FACTOR):
+                raise ConfigError(f"{name} is {side} pixels, but must be a multiple of {FACTOR}")
+        self.tiling = Tiling(
+            tile_for(self.config) if tile is None else tile // FACTOR,
+            margin_for(self.config) if margin is None else margin // FACTOR,
+        )
+
+    def disable_tiling(self) -> None:
+        """Encode and decode every picture in one piece again."""
+        self.tiling = None
 
     def draw(
         self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | list[torch.Generator] | None = None
@@ -152,10 +203,37 @@ class HeteroscedasticVAE(nn.Module):
         error = (x.float() - mean.float()).square().mean()
         self.mean_square.mul_(memory).add_(error, alpha=1.0 - memory)
 
+    def _encode(self, x: Tensor) -> DiagonalGaussian:
+        pixels = F.pixel_unshuffle(x.to(self.vae.dtype), self.config.pixel_unshuffle)
+        moments = self.vae.quant_conv(self.vae.encoder(pixels)).float()
+        mean, logvar = moments.chunk(2, dim=1)
+        return DiagonalGaussian(mean, logvar.clamp(*POSTERIOR_LOGVAR_RANGE))
+
+    def _decode(self, z: Tensor) -> Predictive:
+        decoder = self.vae.decoder
+        hidden = decoder.conv_in(self.vae.post_quant_conv(z.to(self.vae.dtype)))
+        for block in (decoder.mid_block, *decoder.up_blocks):
+            recompute = decoder.gradient_checkpointing and torch.is_grad_enabled()
+            hidden = checkpoint(block, hidden, use_reentrant=False) if recompute else block(hidden)
+        features = decoder.conv_act(decoder.conv_norm_out(hidden))
+        mean = F.pixel_shuffle(decoder.conv_out(features), self.config.pixel_unshuffle).float()
+        if self.sigma_head is None:
+            constant = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
+            return DiagonalGaussian(mean, constant.expand_as(mean))
+        logvar = self.sigma_head(features.detach() if self.arm.stopped else features, mean.detach(), self.shared_logvar)
+        if self.arm.family in ("band", "band-t"):
+            degrees = self.sigma_head.degrees if self.arm.family == "band-t" else None
+            return BandGaussian(mean, logvar, self.config.basis, degrees)
+        if self.arm.family == "student-t":
+            return DiagonalStudentT(mean, logvar, self.sigma_head.degrees)
+        return DiagonalGaussian(mean, logvar)
+
 
 def pad_to_multiple(x: Tensor, multiple: int = FACTOR) -> Tensor:
     """Repeat the last row and column until both sides are multiples of `multiple`; `[B,3,H,W]`."""
     height, width = x.shape[2:]
+    if height % multiple == width % multiple == 0:
+        return x
     return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 

@@ -1,0 +1,166 @@
+"""A net on a picture of any size, tile by tile, in flat memory.
+
+Three things make tiles show, and each has its remedy here:
+
+- near its ends a tile is computed from padding instead of picture: tiles overlap, and the ends have weight 0 (`spans`);
+- group norm takes statistics over the whole picture: they are measured once for all tiles (`statistics`);
+- self-attention sees the tile only: where neighbours differ they are blended, surer ones first (`pool`).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from jeppa.bands import CELL
+from jeppa.errors import DataError
+from jeppa.gaussian import Predictive
+from jeppa.vae.memory import lacks_memory, note
+from jeppa.vae.pool import P, Plane, Pool, Strip, gathered, joined
+from jeppa.vae.spans import LEAST_TILE, Span, spans, window
+from jeppa.vae.statistics import FixedStatistics, measure_statistics
+
+Net = Callable[[Tensor], Predictive]
+Read = Callable[[int, int, int, int], Tensor]
+"""The part of one picture from row `top` to `bottom` and column `left` to `right`, `[1,C,bottom-top,right-left]`."""
+
+CROP = 16
+CROP_MARGIN = 2
+"""Side and border, in cells, of the crops on which statistics are measured."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Tiles in cells of 8x8 pixels.
+
+    Args:
+        tile: longest side.
+        margin: at an end that meets another tile, this much is not used, and over as much again the tile fades.
+    """
+
+    tile: int
+    margin: int
+
+    def __post_init__(self) -> None:
+        spans(self.tile, self.tile, self.margin)  # for its check alone
+
+
+def rows_in_tiles(net: Net, read: Read, plane: Plane, tiling: Tiling) -> Iterator[Strip]:
+    """Run `net` over one picture, a row of tiles at a time; a picture within one tile passes as it is.
+
+    Where memory is short, smaller tiles are tried, with a note.
+
+    Memory: a row of tiles of the answer, and what the net needs for one tile.
+
+    Args:
+        net: answers places of `read` with a prediction of `scale_out / scale_in` times the size.
+        read: the picture, at `scale_in` places a cell.
+        plane: its size.
+        tiling: tiles and margins.
+
+    Raises:
+        DataError: the smallest tiles do not fit in memory either.
+    """
+    begun = False
+    try:
+        for strip in _pooled_rows(net, read, plane, tiling):
+            begun = True
+            yield strip
+        return
+    except (MemoryError, RuntimeError) as error:
+        if begun or not lacks_memory(error):
+            raise
+    yield from rows_in_tiles(net, read, plane, _smaller(tiling, plane))
+
+
+def predict(net: Callable[[Tensor], P], batch: Tensor, scales: tuple[int, int], tiling: Tiling) -> P:
+    """Run `net` on a batch of pictures, those larger than a tile one by one and in tiles.
+
+    A batch that does not fit in memory is halved down to single pictures, and those are tried in smaller tiles.
+
+    Args:
+        net: as for `rows_in_tiles`.
+        batch: `[B,C,H,W]`.
+        scales: places of the input and of the answer in a cell.
+        tiling: tiles and margins.
+
+    Raises:
+        DataError: as for `rows_in_tiles`.
+    """
+    plane = Plane(batch.shape[2] // scales[0], batch.shape[3] // scales[0], *scales)
+    part = 1
+    if max(plane.height, plane.width) <= tiling.tile:
+        try:
+            return net(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+        # Here and not in the handler, whose traceback holds what the failed pass had made.
+        if len(batch) == 1:
+            tiling = _smaller(tiling, plane)
+        else:
+            part = (len(batch) + 1) // 2
+            note(f"a batch of {len(batch)} does not fit in memory: trying {part} at a time")
+    if len(batch) == 1:
+        whole: P = gathered(rows_in_tiles(net, reader(batch), plane, tiling), plane)
+        return whole
+    return joined([predict(net, some, scales, tiling) for some in batch.split(part)])
+
+
+def reader(picture: Tensor) -> Read:
+    """Reads from a picture in memory, `[1,C,H,W]`."""
+    return lambda top, bottom, left, right: picture[:, :, top:bottom, left:right]
+
+
+def _pooled_rows(net: Net, read: Read, plane: Plane, tiling: Tiling) -> Iterator[Strip]:
+    down, across = (spans(side, tiling.tile, tiling.margin) for side in (plane.height, plane.width))
+    if len(down) == len(across) == 1:
+        whole = net(_part(read, down[0], across[0], plane.scale_in))
+        yield Strip(0, whole.mean, whole.logvar, whole.element_logvar, whole)
+        return
+    statistics = measure_statistics(net, *_crops(read, plane, tiling))
+    pool = Pool(plane)
+    for i, row in enumerate(down):
+        for column in across:
+            with FixedStatistics(statistics):
+                predicted = net(_part(read, row, column, plane.scale_in))
+            weight = torch.outer(*(window(span, tiling.margin, plane.scale_out) for span in (row, column)))
+            pool.add(predicted, weight.to(predicted.mean), row, column)
+        yield pool.finish(down[i + 1].start if i + 1 < len(down) else plane.height)
+
+
+def _part(read: Read, row: Span, column: Span, scale: int) -> Tensor:
+    return read(row.start * scale, row.stop * scale, column.start * scale, column.stop * scale)
+
+
+def _crops(read: Read, plane: Plane, tiling: Tiling) -> tuple[Tensor, int]:
+    """Crops evenly spread over the picture, as many as fill a tile, and the border to leave out, both in places."""
+    side = min(CROP, plane.height, plane.width)
+    count = max(1, (tiling.tile // side) ** 2)
+    rows = min(count, max(1, round((count * plane.height / plane.width) ** 0.5)))
+    corners = product(_spread(plane.height - side, rows), _spread(plane.width - side, count // rows))
+    size, scale = side * plane.scale_in, plane.scale_in
+    crops = [read(y * scale, y * scale + size, x * scale, x * scale + size) for y, x in corners]
+    return torch.cat(crops), min(CROP_MARGIN, (side - 1) // 2) * plane.scale_in
+
+
+def _spread(last: int, count: int) -> list[int]:
+    """`count` whole numbers evenly from 0 to `last`; the middle for one."""
+    return [last // 2] if count == 1 else [i * last // (count - 1) for i in range(count)]
+
+
+def _smaller(tiling: Tiling, plane: Plane) -> Tiling:
+    """Tiles of half the side, with a note.
+
+    Raises:
+        DataError: they would be too small to fade.
+    """
+    side = min(tiling.tile, max(plane.height, plane.width))
+    half = side // 2
+    if half < LEAST_TILE * tiling.margin:
+        size = f"{CELL * plane.width}x{CELL * plane.height}"
+        raise DataError(f"a picture of {size} pixels does not fit in memory, not even in tiles: free some memory")
+    note(f"{CELL * side} pixels a side do not fit in memory: trying tiles of {CELL * half}")
+    return replace(tiling, tile=half)
