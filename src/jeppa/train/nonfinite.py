@@ -28,7 +28,7 @@ class Buffers:
 
 def blame(model: nn.Module, terms: dict[str, Tensor]) -> str:
     """What is not finite: a weight, else the terms of the loss `[B]`, else the gradient."""
-    weight = next(_non_finite(model.state_dict()), None)
+    weight = next(_non_finite(dict(model.named_parameters())), None)
     bad = [key for key, value in terms.items() if not bool(value.isfinite().all())]
     if weight is not None:
         return f"the weight {weight}"
