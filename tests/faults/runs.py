@@ -30,7 +30,7 @@ def draw_photos(folder: Path) -> Path:
     return folder
 
 
-def settings(photos: Path, **changes: Any) -> VAERun:
+def settings(photos: Path | str, **changes: Any) -> VAERun:
     """A run of six steps of two crops, saved after every second one; `changes` are laid over it."""
     base = {
         "preset": "tiny",
