@@ -39,7 +39,7 @@ class Child:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 50.0) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         """Its exit code, minus the number of the signal that killed it; a process that hangs is killed and told."""
         self.process.join(seconds)
         if self.process.exitcode is None:
@@ -59,7 +59,7 @@ def start(output: Path, work: Callable[..., object], *arguments: object) -> Chil
     return Child(process, output)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 40.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until `condition` is true."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -389,7 +389,7 @@ def test_F09_checkpoints_of_another_run_are_left_alone(copied: Path, photos: Pat
 def test_F10_a_step_with_nan_leaves_no_trace(name: str, photos: Path, tmp_path: Path, seen: Seen):
     """NaN in loss or gradient: step skipped, counted in the log and told; nothing saved or averaged has any.
 
-    Red when the step is taken, when the EMA takes part, and when buffers are not put back.
+    Red when the step is taken, and when buffers are not put back.
     """
     spoil = {"loss": scenarios.spoil_loss, "gradient": scenarios.spoil_gradient}[name]
     config = settings(photos)
@@ -432,15 +432,15 @@ def test_F10_nan_that_stays_ends_the_run(photos: Path, tmp_path: Path, seen: See
 def test_F11_out_of_memory_suggests_a_batch_size(photos: Path, tmp_path: Path, seen: Seen):
     """Out of memory: exit 2, one line that suggests a batch size.
 
-    200 MiB of address space are left for a step that needs more. Red without `told_plainly`, and when each image is
+    100 MiB of address space are left for a step that needs more. Red without `told_plainly`, and when each image is
     read into a buffer for the largest one (then the images are blamed).
     """
-    config = settings(photos, optim={"batch_size": 1024})
+    config = settings(photos, optim={"batch_size": 512})
     arguments = command(config, tmp_path / "run")
-    child = start(tmp_path / "out.txt", scenarios.type_with_little_memory, arguments, 200 * 2**20)
+    child = start(tmp_path / "out.txt", scenarios.type_with_little_memory, arguments, 100 * 2**20)
     assert child.wait() == 2, child.said()
     line = one_clean_line(child.said())
-    assert "try --batch-size 512" in line
+    assert "try --batch-size 256" in line
     seen(line.removeprefix(f"jeppa: {tmp_path / 'run'}: "))
 
 

@@ -46,7 +46,7 @@ def _line(error: Exception, run: Path, batch_size: int, resolution: int) -> str 
         )
     if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno in _DISK):
         path = getattr(error, "filename", None) or run
-        return f"{path}: could not be written ({text[:160]}); the checkpoints before it are intact: make room, then use --resume"
+        return f"{path}: could not be written ({text[:160]}); the checkpoints are intact: make room, then use --resume"
     if isinstance(error, RuntimeError) and _READER in text:
         return (
             f"{run}: a process that reads images died or hung ({text[:160]}); the checkpoints are intact: use "
