@@ -1,10 +1,11 @@
-"""Kill real training runs at random moments, go on, and compare the end with runs that nobody disturbed.
+"""Kill real training runs at random moments, go on, and compare the end with a run that nobody disturbed.
 
     PYTHONPATH=tests/faults python results/kills.py --kills 200 --seconds 1800
 
 A run trains the tiny VAE on builtin:photos for 60 steps on one thread and saves after every second step. A process is
-killed by SIGKILL at a moment drawn evenly from nought to twice the time that it takes to its first save; the next one
-goes on with the newest intact checkpoint. When a run is done, the next seed begins. Every process is forked from a
+killed by SIGKILL at a moment drawn evenly from nought to one and a half times the time that it takes to its first save;
+the next one goes on with the newest intact checkpoint. When a run is done, it begins again in another folder, until the
+number of kills is reached. Every process is forked from a
 server that has torch imported and has computed nothing, so that a kill costs seconds less; a kill falls on what a
 process does after that: reading pictures, restoring, stepping, saving. The latent's statistics are taken over 8 crops
 in place of 512, so that a save takes a fraction of a second, and every save is flushed to the disk as always.
@@ -34,10 +35,9 @@ STEPS = 60
 
 @dataclass
 class Run:
-    """What happened to the run of one seed.
+    """What happened to one run.
 
     Args:
-        seed: of weights, data and noise.
         kills: how many processes were killed.
         during_saves: how many of them while a checkpoint or an export was being written.
         resumed_from: step of the newest intact checkpoint after each kill.
@@ -46,7 +46,6 @@ class Run:
         leftovers: temporary files in the folder at the end.
     """
 
-    seed: int
     kills: int = 0
     during_saves: int = 0
     resumed_from: list[int] = field(default_factory=list)
@@ -55,15 +54,13 @@ class Run:
     leftovers: list[str] = field(default_factory=list)
 
 
-def disturb(seed: int, kills: int, deadline: float, folder: Path, dice: random.Random) -> Run:
-    """Train one run to its end with at most `kills` kills, none of them after `deadline`."""
-    run, saved, whole = folder / "run", folder / "saved", folder / "whole"
+def disturb(kills: int, deadline: float, patience: float, whole: Path, folder: Path, dice: random.Random) -> Run:
+    """Train one run to its end with at most `kills` kills, none of them after `deadline`, and compare with `whole`."""
+    run, saved, result = folder / "run", folder / "saved", Run()
     saved.touch()
-    patience = 2.0 * time_to_first_save(seed, whole)
-    result = Run(seed)
     while True:
         began = time.time()
-        child = begin(seed, run, saved)
+        child = begin(run, saved)
         if result.kills < kills and time.monotonic() < deadline:
             child.process.join(dice.uniform(0.0, patience))
             child.process.kill()
@@ -79,18 +76,19 @@ def disturb(seed: int, kills: int, deadline: float, folder: Path, dice: random.R
     return result
 
 
-def begin(seed: int, run: Path, saved: Path) -> Child:
+def begin(run: Path, saved: Path) -> Child:
     """A process that trains, or goes on training, in `run`."""
-    config = settings("builtin:photos", seed=seed, data={"sizes": 3}, optim={"steps": STEPS})
+    config = settings("builtin:photos", data={"sizes": 3}, optim={"steps": STEPS})
     return start(saved.with_suffix(".txt"), announced, config, run, saved, True)
 
 
-def time_to_first_save(seed: int, run: Path) -> float:
-    """Train undisturbed to the end; seconds until the first save was reported."""
+def train_undisturbed(run: Path) -> float:
+    """Train to the end; seconds until the first save was reported."""
     saved = run.with_suffix(".saved")
     saved.touch()
+    start(saved.with_suffix(".txt"), int).wait(600.0)  # the server imports torch before anything is timed
     began = time.monotonic()
-    child, first = begin(seed, run, saved), 0.0
+    child, first = begin(run, saved), 0.0
     while child.process.is_alive():
         if not first and saved.read_text():
             first = time.monotonic() - began
@@ -101,12 +99,14 @@ def time_to_first_save(seed: int, run: Path) -> float:
 
 def main(kills: int, seconds: float, seed: int) -> int:
     """Disturb run after run; returns 1 if anything was lost or differs."""
-    with tempfile.TemporaryDirectory() as folder:
-        start(Path(folder) / "out.txt", int).wait(600.0)  # the server imports torch before anything is timed
     began, dice, runs = time.monotonic(), random.Random(seed), list[Run]()
-    while (left := kills - sum(run.kills for run in runs)) > 0 and time.monotonic() - began < seconds:
-        with tempfile.TemporaryDirectory() as folder:
-            runs.append(disturb(seed + len(runs), left, began + seconds, Path(folder), dice))
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole"
+        patience = 1.5 * train_undisturbed(whole)
+        while (left := kills - sum(run.kills for run in runs)) > 0 and time.monotonic() - began < seconds:
+            place = Path(folder) / str(len(runs))
+            place.mkdir()
+            runs.append(disturb(left, began + seconds, patience, whole, place, dice))
             print(runs[-1], flush=True)  # noqa: T201 - progress of half an hour's work
     record = {
         "command": "PYTHONPATH=tests/faults python results/kills.py " + " ".join(sys.argv[1:]),
@@ -134,15 +134,15 @@ def table(record: dict[str, Any]) -> str:
         f"{sum(run['kills'] for run in runs)} processes were killed by SIGKILL, "
         f"{sum(run['during_saves'] for run in runs)} of them while they wrote a checkpoint or an export. "
         f"{sum(run['lost'] for run in runs)} kills lost a step that had been reported as saved. "
-        f"{sum(not run['differing'] for run in runs)} of {len(runs)} runs end bitwise equal to the undisturbed run of "
-        f"their seed in weights, averages, optimizer, state and log; "
+        f"{sum(not run['differing'] for run in runs)} of {len(runs)} runs end bitwise equal to the undisturbed one "
+        f"in weights, averages, optimizer, state and log; "
         f"{sum(bool(run['leftovers']) for run in runs)} left temporary files.",
         "",
-        "| seed | kills | during a save | lost | differing | went on from steps |",
+        "| run | kills | during a save | lost | differing | went on from steps |",
         "|---|---|---|---|---|---|",
     ]
-    for run in runs:
-        cells = (run["seed"], run["kills"], run["during_saves"], run["lost"], len(run["differing"]))
+    for index, run in enumerate(runs, 1):
+        cells = (index, run["kills"], run["during_saves"], run["lost"], len(run["differing"]))
         lines.append("| " + " | ".join(map(str, cells)) + f" | {', '.join(map(str, run['resumed_from']))} |")
     return "\n".join([*lines, ""])
 
@@ -151,6 +151,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Kill training runs at random moments and compare their ends.")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=1800.0, help="no kill after this time")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
     given = parser.parse_args()
     sys.exit(main(given.kills, given.seconds, given.seed))
