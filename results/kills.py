@@ -5,12 +5,11 @@
 A run trains the tiny VAE on builtin:photos for 60 steps on one thread and saves after every second step. A process is
 killed by SIGKILL at a moment drawn evenly from nought to one and a half times the time that it takes to its first save;
 the next one goes on with the newest intact checkpoint. When a run is done, it begins again in another folder, until the
-number of kills is reached. Every process is forked from a
-server that has torch imported and has computed nothing, so that a kill costs seconds less; a kill falls on what a
-process does after that: reading pictures, restoring, stepping, saving. The latent's statistics are taken over 8 crops
-in place of 512, so that a save takes a fraction of a second, and every save is flushed to the disk as always.
-SIGKILL spares what the system has taken over for writing; a power cut is not simulated. Writes `kills.json` and
-`kills.md` beside this file.
+number of kills is reached. Every process is forked from a server that has torch imported and has computed nothing, so
+that a kill costs seconds less; a kill falls on what a process does after that: reading pictures, restoring, stepping,
+saving. The latent's statistics are taken over 8 crops in place of 512, so that a save takes a fraction of a second, and
+every save is flushed to the disk as always. SIGKILL spares what the system has taken over for writing; a power cut is
+not simulated. Writes `kills.json` and `kills.md` beside this file.
 """
 
 import argparse
