@@ -6,6 +6,7 @@ The server itself never computes anything: a child forked from a process whose t
 import ctypes
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
@@ -99,15 +100,15 @@ def limit_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def kill_before(event: str, part: str, count: int = 1) -> None:
-    """Die by SIGKILL just before the `count`-th file operation of this kind on a path that contains `part`.
+def kill_before(event: str, pattern: str, count: int = 1) -> None:
+    """Die by SIGKILL just before the `count`-th file operation of this kind on a path in which `pattern` is found.
 
     Python announces each operation as an audit event before doing it, see PEP 578. The empty string is any event.
     """
     left = [count]
 
     def watch(name: str, arguments: Sequence[Any]) -> None:
-        if name not in _FILE_EVENTS or (event and name != event) or part not in str(arguments[0]):
+        if name not in _FILE_EVENTS or (event and name != event) or not re.search(pattern, str(arguments[0])):
             return
         left[0] -= 1
         if left[0] == 0:

@@ -19,24 +19,24 @@ from jeppa.config import VAERun
 from jeppa.train import StepRecord, VAEObjective, train
 from jeppa.train.objective import Batch
 
-# Each step of a save in its order: the file operation, and part of its path, before which the process dies.
+# Each step of a save in its order: the file operation, and the path (a regular expression) before which to die.
 SUBSTEPS = (
-    ("os.mkdir", "export.tmp"),
-    ("os.rename", "export.tmp/vae/diffusion_pytorch_model.safetensors"),
-    ("os.mkdir", ".tmp"),
-    ("open", ".tmp/state.json"),
-    ("open", ".tmp/model.safetensors"),
-    ("open", ".tmp/manifest.json"),
-    ("os.rename", ".tmp"),
-    ("open", "latest.tmp"),
-    ("os.rename", "latest.tmp"),
-    ("shutil.rmtree", "checkpoints/step-"),
+    ("os.mkdir", r"export\.tmp$"),
+    ("os.rename", r"export\.tmp/vae/.*\.safetensors"),
+    ("os.mkdir", r"step-\d+\.tmp$"),
+    ("open", r"step-\d+\.tmp/state\.json"),
+    ("open", r"step-\d+\.tmp/model\.safetensors"),
+    ("open", r"step-\d+\.tmp/manifest\.json"),
+    ("os.rename", r"step-\d+\.tmp$"),
+    ("open", r"latest\.tmp"),
+    ("os.rename", r"latest\.tmp"),
+    ("shutil.rmtree", r"checkpoints/step-\d+$"),
 )
 
 
-def die_before(event: str, part: str, count: int, config: VAERun, run: Path, saved: Path) -> None:
+def die_before(event: str, pattern: str, count: int, config: VAERun, run: Path, saved: Path) -> None:
     """Train, resuming, until a file operation kills."""
-    kill_before(event, part, count)
+    kill_before(event, pattern, count)
     announced(config, run, saved, resume=True)
 
 

@@ -15,6 +15,7 @@ _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.E
 # torch says these as a RuntimeError: its CPU allocator, that of C++, and oneDNN's.
 _NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory")
 _READER = "DataLoader"
+_SYSTEM = "os error"  # in what safetensors says of a disk, as against a file that is none of its own
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def _line(error: Exception, run: Path, batch_size: int, resolution: int) -> str 
             f"{run}: out of memory at batch size {batch_size}, resolution {resolution}; try {smaller} "
             "(with --resume also --allow-change settings)"
         )
-    if isinstance(error, SafetensorError) or (isinstance(error, OSError) and error.errno in _DISK):
+    if _SYSTEM in text if isinstance(error, SafetensorError) else getattr(error, "errno", None) in _DISK:
         path = getattr(error, "filename", None) or run
         return f"{path}: could not be written ({text[:160]}); the checkpoints are intact: make room, then use --resume"
     if isinstance(error, RuntimeError) and _READER in text:
