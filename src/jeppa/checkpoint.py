@@ -1,26 +1,34 @@
 """Checkpoints: tensors as safetensors, the rest as JSON, written so that a kill at any moment loses nothing.
 
 A checkpoint is the folder `checkpoints/step-NNN/`. It is written as `step-NNN.tmp/`, every file is flushed to the
-disk, `manifest.json` with each file's SHA-256 comes last, then the folder is renamed. A folder without the right
-hashes does not count as a checkpoint. No code is ever stored or run (no pickle).
+disk, `manifest.json` with each file's SHA-256 comes last, then the folder is renamed. Where a folder of that name
+stands already, it becomes `step-NNN.old/` until the new one is in its place. A folder without the right hashes does
+not count as a checkpoint. Order is that of the step, never that of a clock. No code is ever stored or run (no pickle).
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jeppa.errors import CheckpointError
 
 FORMAT = 1
+RUN_ID = "run_id"
+STATE = "state.json"
+MANIFEST = "manifest.json"
 Tensors = Mapping[str, Tensor]
+
+_NAME = re.compile(r"step-\d+(\.old)?")
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,20 @@ class Checkpoint:
 
     def state(self) -> dict[str, Any]:
         """The content of state.json."""
-        content: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        return content
+        return _read_json(self.folder / STATE)
+
+    def manifest(self) -> dict[str, Any]:
+        """The content of manifest.json: `format`, `step`, `files`, and the `origin` given to `save_checkpoint`."""
+        return _read_json(self.folder / MANIFEST)
 
 
 def save_checkpoint(
-    run: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any], keep: int
+    run: Path,
+    step: int,
+    tensors: Mapping[str, Tensors],
+    state: Mapping[str, Any],
+    keep: int,
+    origin: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Write `run/checkpoints/step-NNN` atomically, point `run/latest` at it, then drop old ones.
 
@@ -51,105 +67,178 @@ def save_checkpoint(
         step: steps taken so far.
         tensors: file name without suffix -> named tensors, for example model, ema, optimizer.
         state: plain JSON values.
-        keep: how many of the newest checkpoints to keep.
+        keep: how many of the newest intact checkpoints up to this one to keep.
+        origin: plain JSON values for the manifest; `run` in it is the id of the run that this folder belongs to.
 
     Raises:
-        CheckpointError: the disk refused; checkpoints written before are untouched.
+        CheckpointError: the disk refused, or another run's checkpoint of this step is in the way; checkpoints
+            written before are untouched.
     """
     target = run / "checkpoints" / f"step-{step:09d}"
     temporary = target.with_suffix(".tmp")
+    if _is_foreign(target, run):
+        raise CheckpointError(f"{target}: is of another run, so it is not replaced; move it away, then use --resume")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, named in tensors.items():
             contiguous = {key: value.detach().cpu().contiguous() for key, value in named.items()}
             save_file(contiguous, temporary / f"{name}.safetensors")
-        (temporary / "state.json").write_text(json.dumps(state) + "\n", encoding="utf-8")
-        _write_manifest(temporary, step)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-        _flush(target.parent)
+        (temporary / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+        _write_manifest(temporary, step, origin or {})
+        _put_in_place(temporary, target)
         write_text_atomically(run / "latest", target.name + "\n")
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"{target}: could not be written ({error}); make room or choose another --out, then use --resume"
-        ) from None
-    for old in _candidates(run)[keep:]:
-        shutil.rmtree(old)
+        raise CheckpointError(f"{target}: could not be written ({error}); make room, then use --resume") from None
+    _prune(run, step, keep)
     return Checkpoint(target, step)
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of `run` whose hashes are right, and a line for each newer one that was passed over."""
+    """The newest intact checkpoint of `run`, and a line for each newer one that was passed over."""
     passed_over: list[str] = []
     for folder in _candidates(run):
-        problem = verify(folder)
+        problem = verify(folder) or ("of another run" if _is_foreign(folder, run) else None)
         if problem is None:
             return Checkpoint(folder, _step(folder)), passed_over
         passed_over.append(f"{folder}: {problem}")
     return None, passed_over
 
 
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, and no other one.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    problem = verify(folder)
+    if problem is not None:
+        raise CheckpointError(f"{folder}: {problem}; give its run folder to use the newest intact checkpoint")
+    return Checkpoint(folder, _step(folder))
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether `folder` has the name and place of a checkpoint, intact or not."""
+    return folder.parent.name == "checkpoints" and _NAME.fullmatch(folder.name) is not None
+
+
 def verify(folder: Path) -> str | None:
-    """What is wrong with the checkpoint in `folder`, or None when every file has its recorded hash."""
+    """What is wrong with the checkpoint in `folder`, or None when every file has its recorded size and hash."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = _read_json(folder / MANIFEST)
         files = manifest["files"]
         if manifest["format"] != FORMAT or manifest["step"] != _step(folder):
             return "written in another format or for another step"
+        if STATE not in files:
+            return f"{MANIFEST} lists no {STATE}"
         for name, expected in files.items():
-            if Path(name).name != name or _sha256(folder / name) != expected["sha256"]:
+            path = folder / name
+            if Path(name).name != name or path.stat().st_size != expected["bytes"]:
+                return f"{name} does not have its recorded size"
+            if _sha256(path) != expected["sha256"]:
                 return f"{name} does not have its recorded hash"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"manifest or a file is missing or damaged ({' '.join(str(error).split())[:120]})"
     return None
 
 
+def run_id(run: Path) -> str | None:
+    """The id that tells the checkpoints of `run` from strangers; None for a folder without one."""
+    path = run / RUN_ID
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def sweep(run: Path) -> None:
+    """Remove what a killed process left half-written; only for the one process that may write to `run`."""
+    for leftover in [*run.glob("*.tmp"), *run.glob("checkpoints/*.tmp")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` so that a reader sees the old or the new content, never a part."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _flush(temporary)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        flush(temporary)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
 
 
-def _write_manifest(folder: Path, step: int) -> None:
-    files = {}
-    for path in sorted(folder.iterdir()):
-        _flush(path)
-        files[path.name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
-    manifest = {"format": FORMAT, "step": step, "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    _flush(folder / "manifest.json")
-    _flush(folder)
-
-
-def _candidates(run: Path) -> list[Path]:
-    """Checkpoint folders, the highest step first; unfinished ones (.tmp) and strangers are left out."""
-    return sorted(_step_folders(run), key=_step, reverse=True)
-
-
-def _step_folders(run: Path) -> Iterator[Path]:
-    folder = run / "checkpoints"
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.is_dir() and path.name.startswith("step-") and path.name[5:].isdigit():
-            yield path
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name[5:])
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_manifest(folder: Path, step: int, origin: Mapping[str, Any]) -> None:
+    files = {}
+    for path in sorted(folder.iterdir()):
+        flush(path)
+        files[path.name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+    manifest = {"format": FORMAT, "step": step, "files": files, **origin}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    flush(folder / MANIFEST)
+    flush(folder)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename; what stood there is removed only when the new folder is on the disk under its name."""
+    aside = target.with_suffix(".old")
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(target, aside)
+    os.replace(temporary, target)
+    flush(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _prune(run: Path, step: int, keep: int) -> None:
+    """Drop what is older than the `keep` newest intact checkpoints, the one of `step`, just written, being the first.
+
+    A damaged checkpoint does not count, whatever its step, so it never pushes the last intact one out.
+    """
+    intact = 1
+    for folder in _candidates(run):
+        if _step(folder) >= step or _is_foreign(folder, run):
+            continue
+        if intact < keep:
+            intact += verify(folder) is None
+        else:
+            shutil.rmtree(folder)
+
+
+def _is_foreign(folder: Path, run: Path) -> bool:
+    """Whether another run wrote this checkpoint; one without an id counts as our own."""
+    own = run_id(run)
+    try:
+        theirs = _read_json(folder / MANIFEST).get("run")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return None not in (own, theirs) and own != theirs
+
+
+def _candidates(run: Path) -> list[Path]:
+    """Checkpoint folders, the highest step first; unfinished ones (.tmp) and strangers are left out."""
+    found = [path for path in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: (_step(path), path.suffix != ".old"), reverse=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.stem[len("step-") :])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

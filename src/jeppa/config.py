@@ -230,12 +230,16 @@ def parse(model: type[S], values: Any, origin: str) -> S:
 
 def load_run(path: Path) -> RunConfig:
     """Read a `config.yaml`, telling a VAE run from a diffusion run by its `kind`."""
-    values = read_yaml(path)
+    return parse_run(read_yaml(path), str(path))
+
+
+def parse_run(values: dict[str, Any], origin: str) -> RunConfig:
+    """Validate the settings of a run, of whichever kind; see `parse`."""
     kinds: dict[Any, type[VAERun] | type[DiffusionRun]] = {"vae": VAERun, "diffusion": DiffusionRun}
     kind = values.get("kind")
     if kind not in kinds:
-        raise ConfigError(f"{path}: kind is {kind!r}, but must be 'vae' or 'diffusion'")
-    return parse(kinds[kind], values, str(path))
+        raise ConfigError(f"{origin}: kind is {kind!r}, but must be 'vae' or 'diffusion'")
+    return parse(kinds[kind], values, origin)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

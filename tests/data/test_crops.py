@@ -147,7 +147,7 @@ def test_a_crop_of_a_photograph_takes_about_a_millisecond() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "BMP")
-    ref = ImageRef("noise.bmp", None, 1, partial(io.BytesIO, stream.getvalue()))
+    ref = ImageRef("noise.bmp", None, len(stream.getvalue()), partial(io.BytesIO, stream.getvalue()))
     source = ImageSource((ref,), (), "", ())
     dataset = CropDataset(source, 64, 0, min_view=1.0, decoded=DecodedImages(source, 2**30))
     _ = dataset[0]

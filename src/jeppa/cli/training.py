@@ -1,7 +1,7 @@
 """`jeppa train vae` and `jeppa train diffusion`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 from cyclopts import Parameter
@@ -9,6 +9,9 @@ from cyclopts import Parameter
 from jeppa.cli.terminal import console, say, say_skipped
 from jeppa.config import DiffusionRun, Settings, VAERun, parse, read_yaml
 from jeppa.flags import flags_of, given, merged
+
+# As in `jeppa.train.changes`, which would import torch.
+Change = Literal["settings", "data"]
 
 if TYPE_CHECKING:
     VAEFlags = Any
@@ -28,6 +31,7 @@ def train_vae(
     config: Path | None = None,
     init: Path | None = None,
     resume: bool = False,
+    allow_change: list[Change] | None = None,
     flags: Annotated[VAEFlags | None, Flat] = None,
 ) -> None:
     """Train a heteroscedastic VAE on images.
@@ -37,6 +41,7 @@ def train_vae(
         config: YAML file with settings; flags win over it.
         init: exported folder or run folder of a VAE to start from.
         resume: go on from the newest intact checkpoint in OUT, with its settings.
+        allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
     from jeppa.progress import follow
     from jeppa.train import VAEObjective, train
@@ -44,7 +49,7 @@ def train_vae(
     settings = parse(VAERun, _values(VAERun, flags, config, out, resume), str(config or "flags"))
     objective = VAEObjective(settings, init)
     say_skipped(objective.source)
-    follow("vae", train(objective, settings, out, resume), console)
+    follow("vae", train(objective, settings, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 
@@ -55,6 +60,7 @@ def train_diffusion(
     vae: Path | None = None,
     config: Path | None = None,
     resume: bool = False,
+    allow_change: list[Change] | None = None,
     flags: Annotated[DiffusionFlags | None, Flat] = None,
 ) -> None:
     """Train a latent denoiser on the latents of a trained VAE.
@@ -64,6 +70,7 @@ def train_diffusion(
         vae: run folder of the VAE; needed unless the settings name it or a trained denoiser.
         config: YAML file with settings; flags win over it.
         resume: go on from the newest intact checkpoint in OUT, with its settings.
+        allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
     from jeppa.pipeline import load_model
     from jeppa.progress import follow
@@ -75,7 +82,7 @@ def train_diffusion(
     settings = with_classes(like_denoiser(parse(DiffusionRun, values, str(config or "flags"))))
     objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec)
     say_skipped(objective.source)
-    follow("diffusion", train(objective, settings, out, resume), console)
+    follow("diffusion", train(objective, settings, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 

@@ -37,7 +37,7 @@ class ImageRef:
         try:
             with self.open() as stream:
                 yield stream
-        except DataError:
+        except (DataError, MemoryError):
             raise
         except Exception as error:  # OSError, and from archives also zlib.error, BadZipFile, EOFError
             problem = f"it cannot be read ({one_line(error)})"
@@ -52,7 +52,7 @@ class ImageRef:
         if self.size > MAX_FILE_BYTES:
             raise DataError(f"{self.name!r}: it has {self.size:,} bytes, limit {MAX_FILE_BYTES:,}; convert it")
         with self.stream() as stream:
-            return stream.read(MAX_FILE_BYTES)
+            return stream.read(self.size)  # a larger number would reserve that much memory for every image
 
     def read_pixels(self) -> Pixels:
         """Decode to uint8 `[H,W,3]`; raises `DataError` as `jeppa.data.images.read_pixels` does."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from jeppa.checkpoint import newest_checkpoint
+from jeppa.checkpoint import Checkpoint, is_checkpoint, newest_checkpoint, open_checkpoint
 from jeppa.config import DiffusionRun, Precision, VAERun, load_run, parse
 from jeppa.diffusion import Denoiser, make_scheduler, make_unet
 from jeppa.errors import CheckpointError
@@ -18,7 +18,9 @@ from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
 
 
 def load_model(path: Path | str, precision: Precision = "exact") -> Model:
-    """Open a run folder (its newest intact checkpoint, averaged weights) or an exported folder.
+    """Open a run folder (its newest intact checkpoint), a checkpoint folder of a run, or an exported folder.
+
+    The weights are the averaged ones.
 
     Args:
         path: the folder.
@@ -28,10 +30,13 @@ def load_model(path: Path | str, precision: Precision = "exact") -> Model:
         CheckpointError: there is none, or what is there is damaged or of another architecture.
     """
     path = Path(path)
-    if (path / "config.yaml").is_file():
-        config = load_run(path / "config.yaml")
-        model = _vae_run(path, config) if isinstance(config, VAERun) else _diffusion_run(path, config)
-        return _fast(model, precision)
+    run = path.absolute().parents[1] if is_checkpoint(path.absolute()) else path
+    if (run / "config.yaml").is_file():
+        config = load_run(run / "config.yaml")
+        checkpoint = _newest(run) if run == path else open_checkpoint(path)
+        if isinstance(config, VAERun):
+            return _fast(_vae_run(run, config, checkpoint), precision)
+        return _fast(_diffusion_run(run, config, checkpoint), precision)
     if (path / "model.json").is_file():
         vae, stats = load_folder(path)
         model = Model(path, LatentCodec(vae, LatentStats(**stats)), None, make_scheduler(), (), 256)
@@ -65,36 +70,40 @@ def _fast(model: Model, precision: Precision) -> Model:
     return replace(model, notes=tuple(notes))
 
 
-def _vae_run(path: Path, config: VAERun) -> Model:
+def _vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
     model = HeteroscedasticVAE(config.model, config.likelihood)
-    state = _load_averaged(path, model)
+    state = _load_averaged(checkpoint, model)
     stats = parse(LatentStats, state["published"]["latent"], str(path))
     return Model(path, LatentCodec(model, stats), None, make_scheduler(), (), config.data.resolution)
 
 
-def _diffusion_run(path: Path, config: DiffusionRun) -> Model:
+def _diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint) -> Model:
     vae, stats = load_folder(path)
     denoiser = denoiser_for(config, vae.config.latent_channels)
-    state = _load_averaged(path, denoiser)
+    state = _load_averaged(checkpoint, denoiser)
     codec = LatentCodec(vae, LatentStats(**stats))
     denoiser.eval().requires_grad_(False)
     labels = tuple(state["published"]["labels"])
     return Model(path, codec, denoiser, make_scheduler(kind=config.prediction), labels, config.data.resolution)
 
 
-def _load_averaged(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Fill `model` from the newest intact checkpoint; returns the checkpoint's state."""
-    checkpoint, passed_over = newest_checkpoint(path)
+def _newest(run: Path) -> Checkpoint:
+    checkpoint, passed_over = newest_checkpoint(run)
     if checkpoint is None:
-        problem = passed_over[0] if passed_over else f"{path}: no checkpoint in it yet"
+        problem = passed_over[0] if passed_over else f"{run}: no checkpoint in it yet"
         raise CheckpointError(f"{problem}; train on with --resume or give another run folder")
+    return checkpoint
+
+
+def _load_averaged(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Any]:
+    """Fill `model` from a checkpoint; returns the checkpoint's state."""
     stored = checkpoint.tensors("ema").items()
     tensors = {key.removeprefix("model."): value for key, value in stored if key.startswith("model.")}
     try:
         model.load_state_dict(tensors)
     except RuntimeError:
         raise CheckpointError(
-            f"{checkpoint.folder}: holds a model of another architecture than {path / 'config.yaml'} says; "
+            f"{checkpoint.folder}: holds a model of another architecture than its run's config.yaml says; "
             "restore that file, or give another run folder"
         ) from None
     return checkpoint.state()

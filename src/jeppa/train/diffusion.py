@@ -1,7 +1,8 @@
 """Training of the latent denoiser and its variance head on standardised latents of a frozen VAE."""
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class DiffusionObjective(Objective):
         head = [] if self.model.head is None else [list(self.model.head.parameters())]
         return head if self.config.denoiser is not None else [list(self.model.unet.parameters()), *head]
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Latents drawn from the bank; each epoch visits all of them in an order of its own."""
         mean, std, label = self._latents()
         size, count = self.config.optim.batch_size, len(mean)
@@ -95,6 +96,14 @@ class DiffusionObjective(Objective):
                     order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
                 chosen.append(int(order[position % count]))
             yield {"mean": mean[chosen], "std": std[chosen], "label": label[chosen]}
+
+    def inputs(self) -> dict[str, Any]:
+        """The training images, and a hash of the VAE that encodes them."""
+        return {
+            "images": len(self.source),
+            "fingerprint": self.source.fingerprint,
+            "vae": weights_hash(self.codec),
+        }
 
     def images_seen(self, steps: int) -> int:
         """Latents taken by the first `steps` steps."""
@@ -147,6 +156,15 @@ class DiffusionObjective(Objective):
         if self._bank is None:
             self._bank = encode_views(self.codec, self.source, self.config)
         return self._bank
+
+
+def weights_hash(codec: LatentCodec) -> str:
+    """SHA-256, in hexadecimal, of a VAE's weights and its latent statistics."""
+    total = hashlib.sha256(codec.stats.model_dump_json().encode())
+    for name, value in sorted(codec.vae.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def like_denoiser(config: DiffusionRun) -> DiffusionRun:

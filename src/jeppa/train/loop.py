@@ -6,8 +6,8 @@ All randomness is a function of (seed, step), so a resumed run takes the same st
 """
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,18 @@ from torch import Tensor
 from jeppa.config import RunConfig
 from jeppa.errors import TrainingError
 from jeppa.runtime import Runtime, choose_runtime, norms_in_default_layout
+from jeppa.train.changes import Change
+from jeppa.train.failures import told_plainly
 from jeppa.train.interrupt import StopSignal
+from jeppa.train.lock import RunLock
+from jeppa.train.nonfinite import BAD_STEPS_IN_A_ROW, Buffers, blame, explosion, refuse_to_keep
 from jeppa.train.objective import Batch, Objective
 from jeppa.train.record import RunLog, StepRecord
-from jeppa.train.run_folder import open_run, restore, store
-
-BAD_STEPS_IN_A_ROW = 10
+from jeppa.train.run_folder import open_run, publish, restore, store
 
 
 def train(
-    objective: Objective, config: RunConfig, run: Path, resume: bool = False
+    objective: Objective, config: RunConfig, run: Path, resume: bool = False, allow: Collection[Change] = ()
 ) -> Generator[StepRecord, None, None]:
     """Train `objective`, writing the run folder `run`; yields after each step.
 
@@ -38,17 +40,28 @@ def train(
 
     Args:
         objective: the model with its loss; its weights are replaced on resume.
-        config: all settings; must equal those of the run that is resumed.
+        config: all settings; must equal those of the run that is resumed, but for what has no influence on weights.
         run: folder to write; must not hold another run.
         resume: go on from the newest verified checkpoint (or start, if there is none yet).
+        allow: what may differ on resume after all: settings (never the model's or the seed), data.
 
     Raises:
-        ConfigError: the folder holds a run and `resume` is False, or the settings differ from its own.
+        ConfigError: the folder holds a run and `resume` is False, settings or images differ from its own, or
+            another process trains in it.
         CheckpointError: a checkpoint cannot be written or none can be read.
-        TrainingError: ten steps in a row gave a non-finite loss or gradient.
+        TrainingError: ten steps in a row gave a non-finite loss or gradient, or a weight is not finite; memory or
+            disk do not suffice; a process that reads images died.
         Interrupted: a signal came; everything is saved.
     """
-    checkpoint, notes = open_run(run, config, resume)
+    with RunLock(run), told_plainly(run, config.optim.batch_size, config.data.resolution):
+        yield from _train(objective, config, run, resume, allow)
+
+
+def _train(
+    objective: Objective, config: RunConfig, run: Path, resume: bool, allow: Collection[Change]
+) -> Iterator[StepRecord]:
+    opened = open_run(run, config, objective.inputs(), resume, allow)
+    checkpoint, notes = opened.checkpoint, opened.notes
     optim = config.optim
     objective.to(PartialState().device)
     runtime = _runtime(objective, config)
@@ -74,24 +87,32 @@ def train(
     yield StepRecord(start, optim.steps, objective.images_seen(start), 0.0, {}, "; ".join(notes))
 
     window, bad, began = _Window(), 0, time.perf_counter()
-    with StopSignal() as stop:
-        for step, batch in enumerate(objective.batches(start, optim.steps), start + 1):
+    with StopSignal() as stop, closing(objective.batches(start, optim.steps)) as batches:
+        for step, batch in enumerate(batches, start + 1):
+            buffers = Buffers(objective)
             noise = step_generator(config.seed, step, accelerator)
             with _autocast(accelerator.device, runtime):
                 terms = wrapped(_placed(batch, accelerator.device, runtime), noise)
             norm = _update(accelerator, terms["loss"].mean(), objective.groups(), optimizer, optim.clip_norm)
-            bad = 0 if norm is not None else bad + 1
+            note, bad = ("", 0) if norm is not None else (blame(objective, terms), bad + 1)
             if bad == BAD_STEPS_IN_A_ROW:
-                raise TrainingError(_explosion(step, terms, run))
+                raise TrainingError(explosion(run, step, note))
             schedule.step()
             if norm is not None:
                 ema.step(_trainable(objective))
                 window.add(terms, norm)
+            else:
+                buffers.put_back()
+                window.skipped += 1
+                note = f"step {step} skipped: {note} is not finite"
             images = objective.images_seen(step)
             speed = (images - objective.images_seen(start)) / (time.perf_counter() - began)
             figures: dict[str, float] = {}
             stopping = stop.received
             last = step == optim.steps or stopping
+            saving = step % optim.save_every == 0 or last
+            if saving:
+                refuse_to_keep(run, step, objective, ema, optimizer)
             if step % optim.log_every == 0 or last:
                 lr = schedule.get_last_lr()[0]
                 figures = _line(objective, window, step, lr, speed)
@@ -100,12 +121,15 @@ def train(
             if step % optim.sample_every == 0 or last:
                 with averaged(ema, objective):
                     objective.draw_samples(run / "samples" / f"step-{step:06d}.png")
-            if step % optim.save_every == 0 or last:
+            if saving:
                 with averaged(ema, objective):
-                    published = objective.publish(run)
+                    published = publish(objective, run)
                     averaged_weights = {key: value.clone() for key, value in objective.state_dict().items()}
-                store(run, step, objective, averaged_weights, optimizer, ema, schedule, published, optim.keep)
-            yield StepRecord(step, optim.steps, images, speed, figures)
+                store(
+                    run, step, objective, averaged_weights, optimizer, ema, schedule, published, optim.keep,
+                    opened.origin,
+                )  # fmt: skip
+            yield StepRecord(step, optim.steps, images, speed, figures, note)
             if stopping:
                 stop.interrupt()
     log.close()
@@ -136,6 +160,7 @@ class _Window:
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
         self.count = 0
+        self.skipped = 0
 
     def add(self, terms: dict[str, Tensor], norm: float) -> None:
         for key, value in {**{k: float(v.detach().mean()) for k, v in terms.items()}, "grad_norm": norm}.items():
@@ -200,15 +225,7 @@ def _line(objective: Objective, window: _Window, step: int, lr: float, speed: fl
     if window.count:
         means = window.means()
         figures |= objective.summary(means) | {"grad_norm": means["grad_norm"]}
-    return figures | {"lr": lr, "images_per_second": speed}
-
-
-def _explosion(step: int, terms: dict[str, Tensor], run: Path) -> str:
-    bad = [key for key, value in terms.items() if not bool(value.isfinite().all())] or ["a gradient"]
-    return (
-        f"{run}: {', '.join(bad)} was not finite in {BAD_STEPS_IN_A_ROW} steps in a row, the last one {step}; "
-        "the last checkpoint is good: resume it with a lower --learning-rate"
-    )
+    return figures | {"lr": lr, "images_per_second": speed, "skipped": window.skipped}
 
 
 def _trainable(objective: Objective) -> list[torch.nn.Parameter]:

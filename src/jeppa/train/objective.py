@@ -5,7 +5,7 @@ when several processes train together.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,12 @@ class Objective(nn.Module):
         """Trainable parameters, in groups whose gradients are clipped apart."""
 
     @abstractmethod
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches of steps `start` to `stop - 1`, a pure function of the run's seed."""
+
+    @abstractmethod
+    def inputs(self) -> dict[str, Any]:
+        """What is learned from, as plain JSON: `images`, their `fingerprint`, and whatever else weights depend on."""
 
     @abstractmethod
     def images_seen(self, steps: int) -> int:

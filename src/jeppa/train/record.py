@@ -6,6 +6,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from jeppa.checkpoint import write_text_atomically
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -35,7 +37,7 @@ class RunLog:
         self._path = run / "log.jsonl"
         lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
         kept = [line for line in lines if _logged_step(line) <= start]
-        self._path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text_atomically(self._path, "".join(line + "\n" for line in kept))
         self._board = SummaryWriter(str(run), purge_step=start + 1)
 
     def write(self, figures: dict[str, float]) -> None:

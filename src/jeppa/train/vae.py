@@ -1,14 +1,14 @@
 """Training of the heteroscedastic VAE: the evidence lower bound with a chosen decoder likelihood."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from jeppa.config import VAERun
 from jeppa.data import (
@@ -28,6 +28,7 @@ from jeppa.latent import measure
 from jeppa.lpips import load_lpips
 from jeppa.train.objective import Batch, Objective
 from jeppa.train.rate import KLTerm, latent_summary
+from jeppa.train.workers import load_batches
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.linear_start import principal_components, start_linear
 
@@ -90,9 +91,13 @@ class VAEObjective(Objective):
         head = [] if self.model.sigma_head is None else [list(self.model.sigma_head.parameters())]
         return [list(self.model.vae.parameters()), *head]
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Random crops; the sample at a position depends on the seed and the position alone."""
         return crop_batches(self.source, self.config, start, stop, self.decoded)
+
+    def inputs(self) -> dict[str, Any]:
+        """The training images."""
+        return {"images": len(self.source), "fingerprint": self.source.fingerprint}
 
     def images_seen(self, steps: int) -> int:
         """Crops taken by the first `steps` steps."""
@@ -165,7 +170,9 @@ def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
     model.updates.fill_(ESTABLISHED_UPDATES)
 
 
-def crop_batches(source: ImageSource, config: VAERun, start: int, stop: int, decoded: DecodedImages) -> Iterator[Batch]:
+def crop_batches(
+    source: ImageSource, config: VAERun, start: int, stop: int, decoded: DecodedImages
+) -> Generator[Batch, None, None]:
     """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`.
 
     Statistics of normalisation layers depend on the size of a picture. A VAE trained on crops of one size
@@ -179,7 +186,7 @@ def crop_batches(source: ImageSource, config: VAERun, start: int, stop: int, dec
         [(plan(config, step)[0], n) for n in range(images_seen(config, step), images_seen(config, step + 1))]
         for step in range(start, stop)
     )
-    yield from DataLoader(_SizedCrops(by_size), batch_sampler=keys, num_workers=config.data.workers)
+    yield from load_batches(_SizedCrops(by_size), keys, config.data.workers)
 
 
 def plan(config: VAERun, step: int) -> tuple[int, int]:

@@ -1,0 +1,56 @@
+"""What a machine does to a run, told in one line: no memory, no room on the disk, a reader that died."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from jeppa.errors import TrainingError
+
+# Errors of a disk, as against those of a program that asks for a file which is not there.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES})
+# torch says these as a RuntimeError: its CPU allocator, that of C++, and oneDNN's.
+_NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory")
+_READER = "DataLoader"
+_SYSTEM = "os error"  # in what safetensors says of a disk, as against a file that is none of its own
+
+
+@contextmanager
+def told_plainly(run: Path, batch_size: int, resolution: int) -> Iterator[None]:
+    """Turn such an error within the block into a `TrainingError` with its remedy; all others pass through.
+
+    Args:
+        run: the run folder, whose checkpoints stay as they are.
+        batch_size, resolution: those of the run, to suggest smaller ones.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
+        line = _line(error, run, batch_size, resolution)
+        if line is None:
+            raise
+        raise TrainingError(line) from None
+
+
+def _line(error: Exception, run: Path, batch_size: int, resolution: int) -> str | None:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in text for part in _NO_MEMORY):
+        smaller = (
+            f"--batch-size {batch_size // 2}" if batch_size > 1 else f"--resolution {max(8, resolution // 16 * 8)}"
+        )
+        return (
+            f"{run}: out of memory at batch size {batch_size}, resolution {resolution}; try {smaller} "
+            "(with --resume also --allow-change settings)"
+        )
+    if _SYSTEM in text if isinstance(error, SafetensorError) else getattr(error, "errno", None) in _DISK:
+        path = getattr(error, "filename", None) or run
+        return f"{path}: could not be written ({text[:160]}); the checkpoints are intact: make room, then use --resume"
+    if isinstance(error, RuntimeError) and _READER in text:
+        return (
+            f"{run}: a process that reads images died or hung ({text[:160]}); the checkpoints are intact: use "
+            "--resume, with fewer --workers if it happens again"
+        )
+    return None
