@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from jeppa.data.images import MAX_FILE_BYTES, fit, read_image, read_pixels, to_pixels, to_x
+from jeppa.data.decode import MAX_FILE_BYTES, read_pixels
+from jeppa.data.images import fit, read_image, to_pixels, to_x
 from jeppa.errors import DataError
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO
 
-from jeppa.data.images import MAX_FILE_BYTES
+from jeppa.data.decode import MAX_FILE_BYTES
 from jeppa.data.refs import ImageRef, Listing, Skipped, is_candidate, is_hidden
 from jeppa.errors import DataError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from jeppa.data import open_source, read_pixels, to_x, write_png
+from jeppa.data import open_source, read_pixels_limited, to_x, write_png
 from jeppa.data.sheet import SIGMA_SCALE, colour_map, sigma_levels
 from jeppa.errors import ConfigError, DataError
 from jeppa.pictures.folder import make_folder
@@ -55,8 +55,7 @@ def reconstruct_files(
 def _pictures(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Name (without its suffix) and x of each picture; the first error comes before anything is written."""
     if path.is_file() and path.suffix.lower() != ".zip":
-        pixels = read_pixels(path)
-        return iter([(path.stem, to_x(pixels))])
+        return iter([(path.stem, to_x(read_pixels_limited(path)))])
     source = open_source(path)
     stems = [str(Path(ref.name).with_suffix("")) for ref in source.refs]
     stem, count = Counter(stems).most_common(1)[0]
