@@ -6,12 +6,13 @@ a run folder's `config.yaml` is these fields, and an unknown key is an error tha
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from jeppa.errors import ConfigError
+from jeppa.strict_yaml import read_yaml, shorten
 
 Likelihood = Literal[
     "faithful", "band-faithful", "band-t-faithful", "shared", "fixed", "nll", "beta-nll", "student-t", "band",
@@ -22,8 +23,13 @@ Basis = Literal["dct", "lapped"]
 PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Preset = Literal["tiny", "small", "sd"]
 
-MAX_YAML_BYTES = 64 * 1024
 LPIPS_SIDE = 32
+# So that the outline of a model that a stranger describes is built in no time.
+MAX_WIDTH = 8192
+MAX_LAYERS = 32
+MAX_CLASSES = 1_000_000
+
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
 class Settings(BaseModel):
@@ -38,23 +44,26 @@ class VAEConfig(Settings):
     pixel_unshuffle: Literal[1, 2, 4, 8] = Field(
         description="Pixels a side that the first layer sees as one; 1 is the plain AutoencoderKL."
     )
-    block_out_channels: tuple[int, ...] = Field(description="Width of each resolution level.")
-    layers_per_block: int = Field(ge=1, description="Residual blocks at each level.")
-    latent_channels: int = Field(4, ge=1, description="Channels of the latent.")
+    block_out_channels: tuple[Width, ...] = Field(max_length=4, description="Width of each resolution level.")
+    layers_per_block: int = Field(ge=1, le=MAX_LAYERS, description="Residual blocks at each level.")
+    latent_channels: int = Field(4, ge=1, le=256, description="Channels of the latent.")
     norm_num_groups: int = Field(ge=1, description="Groups of the group normalisation.")
     mid_block_attention: bool = Field(description="Self-attention in the middle block.")
-    sigma_channels: int = Field(ge=8, description="Width of the sigma head.")
-    sigma_blocks: int = Field(2, ge=0, description="Residual blocks of the sigma head.")
+    sigma_channels: int = Field(ge=8, le=MAX_WIDTH, description="Width of the sigma head.")
+    sigma_blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="Residual blocks of the sigma head.")
     basis: Basis = Field("lapped", description="Transform in which band likelihoods are diagonal.")
 
     @model_validator(mode="after")
-    def _eightfold(self) -> Self:
+    def _buildable(self) -> Self:
         factor = self.pixel_unshuffle * 2 ** (len(self.block_out_channels) - 1)
         if factor != 8:
             raise ValueError(
                 f"pixel_unshuffle {self.pixel_unshuffle} with {len(self.block_out_channels)} levels shrinks an "
                 f"image {factor} times, but a latent is 8 times smaller: use 4, 3, 2 or 1 levels for 1, 2, 4 or 8"
             )
+        odd = [width for width in self.block_out_channels if width % self.norm_num_groups]
+        if odd:
+            raise ValueError(f"a level of {odd[0]} channels has no {self.norm_num_groups} equal norm_num_groups")
         return self
 
 
@@ -77,11 +86,15 @@ PRESETS: dict[str, VAEConfig] = {
 class DenoiserConfig(Settings):
     """Architecture of the latent denoiser, diffusers' UNet2DModel, and of the variance head beside it."""
 
-    block_out_channels: tuple[int, ...] = Field((64, 128, 128), description="Width of each level.")
-    layers_per_block: int = Field(1, ge=1, description="Residual blocks at each level.")
+    block_out_channels: tuple[Width, ...] = Field(
+        (64, 128, 128), min_length=1, max_length=8, description="Width of each level."
+    )
+    layers_per_block: int = Field(1, ge=1, le=MAX_LAYERS, description="Residual blocks at each level.")
     attention: tuple[bool, ...] = Field((False, True, True), description="Self-attention at each level.")
-    num_classes: int | None = Field(None, ge=1, description="Number of labels; None for an unconditional model.")
-    variance_channels: int = Field(48, ge=1, description="Width of the variance head.")
+    num_classes: int | None = Field(
+        None, ge=1, le=MAX_CLASSES, description="Number of labels; None for an unconditional model."
+    )
+    variance_channels: int = Field(48, ge=1, le=MAX_WIDTH, description="Width of the variance head.")
 
     @model_validator(mode="after")
     def _one_flag_a_level(self) -> Self:
@@ -224,33 +237,12 @@ def parse(model: type[S], values: Any, origin: str) -> S:
 def load_run(path: Path) -> RunConfig:
     """Read a `config.yaml`, telling a VAE run from a diffusion run by its `kind`."""
     values = read_yaml(path)
-    kinds: dict[Any, type[VAERun] | type[DiffusionRun]] = {"vae": VAERun, "diffusion": DiffusionRun}
     kind = values.get("kind")
-    if kind not in kinds:
-        raise ConfigError(f"{path}: kind is {kind!r}, but must be 'vae' or 'diffusion'")
-    return parse(kinds[kind], values, str(path))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping of plain values.
-
-    Raises:
-        ConfigError: missing, larger than 64 KiB, no mapping, or with tags, anchors or aliases.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give an existing YAML file")
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise ConfigError(f"{path}: larger than 64 KiB, so not a jeppa configuration")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigError(f"{path}: YAML aliases are not accepted; write the values out")
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must be a mapping of keys to values")
-    return values
+    if kind == "vae":
+        return parse(VAERun, values, str(path))
+    if kind == "diffusion":
+        return parse(DiffusionRun, values, str(path))
+    raise ConfigError(f"{path}: kind is {shorten(kind)}, but must be 'vae' or 'diffusion'")
 
 
 def dump_yaml(settings: Settings) -> str:
@@ -264,8 +256,7 @@ def _explain(error: ValidationError, model: type[Settings]) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}{_did_you_mean(first['loc'], model)}"
     message = first["msg"].removeprefix("Value error, ")
-    given = repr(first["input"])
-    shown = "" if isinstance(first["input"], dict | Settings) or len(given) > 60 else f" (got {given})"
+    shown = "" if isinstance(first["input"], dict | Settings) else f" (got {shorten(first['input'])})"
     return f"{where}: {message}{shown}"
 
 
