@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from jeppa.errors import CheckpointError
+from jeppa.strict_json import read_json
+from jeppa.tensors import read_tensors
 
 FORMAT = 1
 Tensors = Mapping[str, Tensor]
@@ -30,15 +32,13 @@ class Checkpoint:
     folder: Path
     step: int
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Tensors of `name`.safetensors, on the CPU."""
-        loaded: dict[str, Tensor] = load_file(self.folder / f"{name}.safetensors")
-        return loaded
+    def tensors(self, name: str, expected: Tensors | None = None, prefix: str = "") -> dict[str, Tensor]:
+        """Tensors of `name`.safetensors, on the CPU; arguments and errors as `jeppa.tensors.read_tensors`."""
+        return read_tensors(self.folder / f"{name}.safetensors", expected, prefix)
 
     def state(self) -> dict[str, Any]:
         """The content of state.json."""
-        content: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        return content
+        return read_json(self.folder / "state.json")
 
 
 def save_checkpoint(

@@ -1,17 +1,23 @@
 """Open a run folder or an exported folder as a `Model`."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from jeppa.checkpoint import newest_checkpoint
-from jeppa.config import DiffusionRun, VAERun, load_run, parse
+from jeppa.config import DiffusionRun, Settings, VAERun, load_run, parse
 from jeppa.diffusion import Denoiser, make_scheduler, make_unet
 from jeppa.errors import CheckpointError
 from jeppa.latent import LatentCodec, LatentStats
 from jeppa.pipeline.model import Model
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
+from jeppa.vae.interop import NOT_A_FOLDER
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def load_model(path: Path | str) -> Model:
@@ -24,9 +30,11 @@ def load_model(path: Path | str) -> Model:
     if (path / "config.yaml").is_file():
         config = load_run(path / "config.yaml")
         return _vae_run(path, config) if isinstance(config, VAERun) else _diffusion_run(path, config)
+    if path.is_file():
+        raise CheckpointError(f"{path}: {NOT_A_FOLDER}")
     if (path / "model.json").is_file():
         vae, stats = load_folder(path)
-        return Model(path, LatentCodec(vae, LatentStats(**stats)), None, make_scheduler(), (), 256)
+        return Model(path, _codec(vae, stats, path), None, make_scheduler(), (), 256)
     kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
     raise CheckpointError(f"{path}: {kind}; give a run folder or an exported one")
 
@@ -45,35 +53,48 @@ def denoiser_for(config: DiffusionRun, latent_channels: int) -> Denoiser:
 
 
 def _vae_run(path: Path, config: VAERun) -> Model:
-    model = HeteroscedasticVAE(config.model, config.likelihood)
-    state = _load_averaged(path, model)
-    stats = parse(LatentStats, state["published"]["latent"], str(path))
-    return Model(path, LatentCodec(model, stats), None, make_scheduler(), (), config.data.resolution)
+    model, published = _load_averaged(path, partial(HeteroscedasticVAE, config.model, config.likelihood))
+    codec = _codec(model, published.get("latent"), path)
+    return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
 
 
 def _diffusion_run(path: Path, config: DiffusionRun) -> Model:
     vae, stats = load_folder(path)
-    denoiser = denoiser_for(config, vae.config.latent_channels)
-    state = _load_averaged(path, denoiser)
-    codec = LatentCodec(vae, LatentStats(**stats))
+    codec = _codec(vae, stats, path)
+    denoiser, published = _load_averaged(path, partial(denoiser_for, config, vae.config.latent_channels))
     denoiser.eval().requires_grad_(False)
-    labels = tuple(state["published"]["labels"])
+    labels = parse(_Labels, published, str(path)).labels
     return Model(path, codec, denoiser, make_scheduler(kind=config.prediction), labels, config.data.resolution)
 
 
-def _load_averaged(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Fill `model` from the newest intact checkpoint; returns the checkpoint's state."""
+class _Labels(Settings):
+    """What a diffusion run publishes with a checkpoint."""
+
+    labels: tuple[str, ...]
+
+
+def _codec(vae: HeteroscedasticVAE, stats: Any, path: Path) -> LatentCodec:
+    parsed = parse(LatentStats, stats, f"{path}, latent statistics")
+    if len(parsed.shift) != vae.config.latent_channels:
+        raise CheckpointError(
+            f"{path}: latent statistics of {len(parsed.shift)} channels, but the VAE has "
+            f"{vae.config.latent_channels}; export it again"
+        )
+    return LatentCodec(vae, parsed)
+
+
+def _load_averaged(path: Path, make: Callable[[], Net]) -> tuple[Net, dict[str, Any]]:
+    """What `make` makes, with the averaged weights of the newest intact checkpoint, and what was published with it."""
     checkpoint, passed_over = newest_checkpoint(path)
     if checkpoint is None:
         problem = passed_over[0] if passed_over else f"{path}: no checkpoint in it yet"
         raise CheckpointError(f"{problem}; train on with --resume or give another run folder")
-    stored = checkpoint.tensors("ema").items()
-    tensors = {key.removeprefix("model."): value for key, value in stored if key.startswith("model.")}
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise CheckpointError(
-            f"{checkpoint.folder}: holds a model of another architecture than {path / 'config.yaml'} says; "
-            "restore that file, or give another run folder"
-        ) from None
-    return checkpoint.state()
+    with torch.device("meta"):  # names and shapes without memory: a stranger's config.yaml may describe anything
+        outline = make().state_dict()
+    tensors = checkpoint.tensors("ema", outline, prefix="model.")
+    model = make()
+    model.load_state_dict(tensors)
+    published = checkpoint.state().get("published")
+    if not isinstance(published, dict):
+        raise CheckpointError(f"{checkpoint.folder}: its state lacks what a model needs; use another checkpoint")
+    return model, published
