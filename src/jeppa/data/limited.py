@@ -77,7 +77,7 @@ def read_pixels_limited(source: Path | bytes, name: str | None = None, limits: L
     answer = _ask(data, called, limits)
     height, width = _SIZE.unpack_from(answer)
     pixels = np.frombuffer(answer, np.uint8, offset=_SIZE.size)
-    return pixels.reshape(height, width, 3)
+    return pixels.reshape(height, width, 3).copy()  # bytes are read-only, and to_x may keep a view
 
 
 def _ask(data: bytes, name: str, limits: Limits) -> bytes:

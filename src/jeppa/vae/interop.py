@@ -63,7 +63,7 @@ def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
     """
     if folder.is_file():
         raise CheckpointError(f"{folder}: {NOT_A_FOLDER}")
-    about = parse(_Description, read_json(folder / "model.json"), str(folder / "model.json"))
+    about = parse(Description, read_json(folder / "model.json"), str(folder / "model.json"))
     with torch.device("meta"):
         outline = HeteroscedasticVAE(about.config, about.likelihood)
     weights = {"vae": _read_part(outline.vae, "AutoencoderKL", folder / "vae")}
@@ -91,8 +91,8 @@ def _read_part(outline: torch.nn.Module, class_name: str, folder: Path) -> dict[
     return read_tensors(folder / "diffusion_pytorch_model.safetensors", outline.state_dict())
 
 
-class _Description(Settings):
-    """The content of `model.json`."""
+class Description(Settings):
+    """The content of `model.json`, which says all about a model but its weights."""
 
     format: Literal[1]
     likelihood: Likelihood
