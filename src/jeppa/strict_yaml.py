@@ -17,6 +17,8 @@ from jeppa.regular import open_regular
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
+# Numbers of more digits would be slow to make and cannot even be printed.
+MAX_SCALAR = 1024
 MAX_SHOWN = 60
 
 
@@ -79,6 +81,8 @@ def _check_events(text: str, origin: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > MAX_SCALAR:
+                raise ConfigError(f"{origin}, line {line}: a value of more than {MAX_SCALAR} characters at {last}")
             last = f"key {shorten(event.value)}"
         if depth > MAX_DEPTH:
             raise ConfigError(f"{origin}, line {line}: nested more than {MAX_DEPTH} deep at {last}")

@@ -2,7 +2,7 @@
 
 Everything that a file can hold beyond that (orientation, profile, alpha, depth) is resolved here:
 
-- the format is decided by content, never by the file name, among `FORMATS`;
+- the format is decided by content, never by the file name, among `FORMATS`, and AVIF and HEIC where installed;
 - of an animation the first frame is read;
 - the EXIF orientation is applied, then an embedded ICC profile is converted to sRGB; either is ignored when
   it is itself damaged or does not fit the pixels (common in old photographs, whose pixels are fine);
@@ -20,9 +20,9 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from jeppa.data.formats import FORMATS, HEAD_BYTES, foreign_kind
+from jeppa.data.formats import FORMATS, HEAD_BYTES, REMEDIES, foreign_kind, optional_format
 from jeppa.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -31,6 +31,10 @@ MAX_PIXELS = 100_000_000
 """Largest width x height decoded. Pillow itself refuses more than 178,956,970, whatever is passed."""
 MAX_FILE_BYTES = 512 * 2**20
 """Largest file read: an uncompressed 16-bit image of about 90 megapixels fits."""
+
+# The texts of a PNG are unpacked and kept whether or not anybody reads them. Pillow allows 64 MiB of them in a picture
+# of four pixels, and has no argument for it, so the limit of the process is lowered.
+PngImagePlugin.MAX_TEXT_MEMORY = min(PngImagePlugin.MAX_TEXT_MEMORY, 8 * 2**20)
 
 _CONVERT = "convert it to PNG or JPEG"
 _DELETE = "delete or replace it"
@@ -58,6 +62,8 @@ def read_pixels(source: Path | bytes, name: str | None = None, max_pixels: int =
         return np.array(_flatten(_upright(image), called))
     except DataError:
         raise
+    except MemoryError as error:
+        raise _unusable(called, "it needs more memory than there is", "scale it down") from error
     except Exception as error:  # on damaged files Pillow raises anything from SyntaxError to struct.error
         raise _unusable(called, f"it is damaged ({one_line(error)})", _DELETE) from error
 
@@ -70,10 +76,11 @@ def open_header(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> I
     """
     head = stream.read(HEAD_BYTES)
     stream.seek(0)
+    optional = optional_format(head)
     try:
-        image = Image.open(stream, formats=FORMATS)
+        image = Image.open(stream, formats=FORMATS if optional is None else (optional,))
     except UnidentifiedImageError as error:
-        raise _unidentified(head, name) from error
+        raise _unidentified(head, name, optional) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, "it has more pixels than Pillow opens", max_pixels) from error
     except Exception as error:  # text and profile bombs come as ValueError, damage as nearly anything
@@ -171,13 +178,15 @@ def _to_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
     return colour.convert("RGB")
 
 
-def _unidentified(head: bytes, name: str) -> DataError:
+def _unidentified(head: bytes, name: str, optional: str | None) -> DataError:
     if not head:
         return _unusable(name, "it is empty (0 bytes)", _DELETE)
     kind = foreign_kind(head)
-    if kind is not None:
-        return _unusable(name, f"it is {kind}, which is not read", _CONVERT)
-    return _unusable(name, f"it is damaged or none of {', '.join(FORMATS)}", _DELETE)
+    if kind is None:
+        return _unusable(name, f"it is damaged or none of {', '.join(FORMATS)}", _DELETE)
+    if optional is not None:
+        return _unusable(name, f"it is {kind}, and damaged", _DELETE)
+    return _unusable(name, f"it is {kind}, which is not read", REMEDIES.get(kind, _CONVERT))
 
 
 def _too_large(name: str, what: str, max_pixels: int) -> DataError:
