@@ -50,16 +50,17 @@ def fill(folder: Path, count: int) -> Path:
     return folder
 
 
-def bombs() -> Iterator[tuple[str, bytes]]:
-    """Small files that claim to be, or unpack to, a great deal."""
-    yield "50,000 x 50,000 header", raw_png(50_000, 50_000, 8, 2, b"\0" * 100)
+def bombs() -> Iterator[tuple[str, bytes, str]]:
+    """Small files that claim to be, or unpack to, a great deal: name, content, and a word of the refusal."""
+    yield "50,000 x 50,000 header", raw_png(50_000, 50_000, 8, 2, b"\0" * 100), "more pixels"
+    yield "10,001 x 10,000 header", raw_png(10_001, 10_000, 8, 2, b"\0" * 100), "10001 x 10000 pixels"
     thirty_mb = zlib.compress(b"a" * 30_000_000, 9)
     for kind, prefix in ((b"zTXt", b"k\0\0"), (b"iTXt", b"k\0\1\0\0\0"), (b"iCCP", b"k\0\0")):
-        yield f"{kind.decode()} of 30 MB", raw_png(2, 2, 8, 2, b"\0" * 14, chunk(kind, prefix + thirty_mb))
+        yield f"{kind.decode()} of 30 MB", raw_png(2, 2, 8, 2, b"\0" * 14, chunk(kind, prefix + thirty_mb)), "too large"
     almost_mib = zlib.compress(b"a" * 1_000_000, 9)
     many = [chunk(b"zTXt", b"%d\0\0" % index + almost_mib) for index in range(100)]
-    yield "100 texts of 1 MB", raw_png(2, 2, 8, 2, b"\0" * 14, *many)
-    yield "100 texts of 1 MB behind the pixels", _behind_the_pixels(many)
+    yield "100 texts of 1 MB", raw_png(2, 2, 8, 2, b"\0" * 14, *many), "text chunks"
+    yield "100 texts of 1 MB behind the pixels", _behind_the_pixels(many), "text chunks"
 
 
 def golden() -> Iterator[Golden]:

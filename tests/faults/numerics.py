@@ -90,10 +90,10 @@ def model_step(model: HeteroscedasticVAE, x: Tensor) -> list[Tensor]:
     return [loss.detach(), decoded.logvar.detach(), posterior.logvar.detach(), *gradients]
 
 
-def learn_sigma(steps: int = 250) -> tuple[float, float]:
+def learn_sigma(steps: int = 150) -> tuple[float, float]:
     """Fit a pointwise net to images of known mean; mean relative error of sigma, and chi2, on other images."""
     torch.manual_seed(0)
-    known, other = known_gaussian(32, 32, 0), known_gaussian(16, 32, 1)
+    known, other = known_gaussian(32, 32, 0), known_gaussian(8, 32, 1)
     net = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 1))
     optimizer = torch.optim.Adam(net.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, steps)

@@ -86,16 +86,16 @@ def test_F15_unreadable_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_F16_huge_header_and_text_bomb(tmp_path: Path, record_property: Record) -> None:
-    """Rejected before decoding; memory growth under 64 MiB, under 1 s.
+    """Rejected before decoding; memory growth under 64 MiB, under 1 s (of processor time, as in all rows here).
 
     Red without Pillow's own limit of pixels and ours, and with Pillow's own limit of texts, which is 64 MiB.
     """
     seconds, growth = [], []
-    for name, content in images.bombs():
+    for name, content, word in images.bombs():
         path = tmp_path / "bomb.png"
         path.write_bytes(content)
         found = measure.in_a_process(path)
-        assert found["refusal"], name
+        assert word in (found["refusal"] or ""), (name, found)
         assert found["seconds"] < 1.0, (name, found)
         assert found["growth_mib"] < 64.0, (name, found)
         seconds.append(found["seconds"])

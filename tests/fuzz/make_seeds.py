@@ -49,6 +49,7 @@ def images() -> Seeds:
         "alpha.webp": encoded(rgb.convert("RGBA"), "WEBP"),
         "icon.bmp": encoded(rgb.convert("P"), "BMP"),
         "bits.ppm": encoded(rgb.convert("1"), "PPM"),
+        "rgb.avif": encoded(rgb, "AVIF"),
         "text.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     }
 
@@ -61,6 +62,10 @@ def configs() -> Seeds:
         "short.yaml": b"kind: vae\npreset: tiny\noptim: {steps: 5, learning_rate: 1.0e-3}\n",
         "alias.yaml": b"a: &x [1]\nb: *x\n",
         "tag.yaml": b"a: !!python/name:os.system\n",
+        "no-date.yaml": b"kind: vae\nrate: 2001-99-99\n",
+        "list.yaml": b"kind: [vae]\n",
+        "digits.yaml": b"kind: vae\noptim: {steps: 0x" + b"f" * 5000 + b"}\n",
+        "deep.yaml": b"kind: " + b"[" * 5000,
         "scalars.yaml": b"kind: vae\nseed: 0x1f\nbeta: .nan\nrate: 1:30\nfree_bits: 2001-01-01\n? [a]\n: ~\n",
         "block.yaml": b"kind: |\n  vae\nvae: >-\n  run\n<<: {a: 1}\n---\nb: 'c'\n",
     }
