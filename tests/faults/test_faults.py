@@ -250,7 +250,7 @@ def test_F23_hostile_safetensors(tmp_path: Path, record_property: Record) -> Non
     """Huge header, duplicate key, overlap, NaN, wrong shape and a dozen more: all refused; memory bounded.
 
     Red, each for its own file, without: the limit of the header, `_unique`, `_check_cover`, the check of bytes, the
-    list of types, `isfinite`, `_check_architecture`. safetensors' own `load_file` takes six of the files.
+    list of types, `isfinite`, `_check_architecture`. safetensors' own `load` takes seven of the files.
     """
     path = tmp_path / "model.safetensors"
     path.write_bytes(models.save(models.GOOD))

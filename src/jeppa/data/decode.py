@@ -60,10 +60,8 @@ def read_pixels(source: Path | bytes, name: str | None = None, max_pixels: int =
     try:
         image.load()
         return np.array(_flatten(_upright(image), called))
-    except DataError:
+    except (DataError, MemoryError):  # a want of memory says nothing about the file
         raise
-    except MemoryError as error:
-        raise _unusable(called, "it needs more memory than there is", "scale it down") from error
     except Exception as error:  # on damaged files Pillow raises anything from SyntaxError to struct.error
         raise _unusable(called, f"it is damaged ({one_line(error)})", _DELETE) from error
 
@@ -83,6 +81,8 @@ def open_header(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> I
         raise _unidentified(head, name, optional) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, "it has more pixels than Pillow opens", max_pixels) from error
+    except MemoryError:
+        raise
     except Exception as error:  # text and profile bombs come as ValueError, damage as nearly anything
         raise _unusable(name, f"its header is damaged or oversized ({one_line(error)})", _DELETE) from error
     if image.width * image.height > max_pixels:
@@ -105,7 +105,7 @@ def read_file(path: Path, name: str) -> bytes:
         if status.st_size > MAX_FILE_BYTES:
             raise _unusable(name, f"it has {status.st_size:,} bytes, limit {MAX_FILE_BYTES:,}", _CONVERT)
         with path.open("rb") as stream:
-            return stream.read(MAX_FILE_BYTES)
+            return stream.read(status.st_size)  # a larger number would reserve that much memory
     except FileNotFoundError as error:
         raise _unusable(name, "it does not exist", "check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

@@ -130,6 +130,9 @@ def _serve(arguments: list[str]) -> int:
     except DataError as error:
         sys.stderr.write(str(error))
         return REFUSED
+    except MemoryError:
+        sys.stderr.write("it needs more memory than it may have; scale it down")
+        return REFUSED
     sys.stdout.buffer.write(_SIZE.pack(*pixels.shape[:2]))
     sys.stdout.buffer.write(pixels.data)
     return 0
