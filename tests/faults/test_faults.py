@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import images
 import measure
 import models
@@ -17,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from watch import Watch
@@ -369,8 +369,8 @@ def test_F28_extremes(record_property: Record) -> None:
     net = HeteroscedasticVAE("tiny")
     tried = []
 
-    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-    @given(
+    @hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+    @hypothesis.given(
         arm=st.sampled_from(sorted(LIKELIHOODS)),
         raw=st.floats(-1e4, 1e4, width=32),
         level=st.sampled_from([-1.0, 0.0, 1.0, 1e4, -1e4]),
