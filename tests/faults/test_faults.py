@@ -298,10 +298,11 @@ def test_F25_hostile_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
     The whole command is measured, in a process that has its imports; in a fresh one they take half a second more, as
     torch is not among them. Red when settings are parsed after torch is imported (fresh process), when `_check_events`
-    returns at once (the alias bomb), and when NaN is allowed.
+    returns at once (the alias bomb), when a key may come twice, and when infinity is allowed; NaN is refused twice over.
     """
     files = {
         "learning_rate": "optim: {learning_rate: .nan}\n",
+        "clip_norm": "optim: {clip_norm: .inf}\n",
         "lieklihood": "lieklihood: shared\n",
         "likelihood": "likelihood: !!python/object/apply:os.system ['touch canary']\n",
         "a0": models.alias_bomb(),
