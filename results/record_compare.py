@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jeppa.data import read_pixels, write_png
-from jeppa.data.images import Pixels
+from jeppa.data.decode import Pixels
 from jeppa.data.sheet import colour_map, contact_sheet
 from jeppa.machine import commit
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from jeppa.errors import CheckpointError
+from jeppa.strict_json import read_json
+from jeppa.tensors import read_tensors
 
 FORMAT = 1
 RUN_ID = "run_id"
@@ -38,18 +40,17 @@ class Checkpoint:
     folder: Path
     step: int
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Tensors of `name`.safetensors, on the CPU."""
-        loaded: dict[str, Tensor] = load_file(self.folder / f"{name}.safetensors")
-        return loaded
+    def tensors(self, name: str, expected: Tensors | None = None, prefix: str = "") -> dict[str, Tensor]:
+        """Tensors of `name`.safetensors, on the CPU; arguments and errors as `jeppa.tensors.read_tensors`."""
+        return read_tensors(self.folder / f"{name}.safetensors", expected, prefix)
 
     def state(self) -> dict[str, Any]:
         """The content of state.json."""
-        return _read_json(self.folder / STATE)
+        return read_json(self.folder / STATE)
 
     def manifest(self) -> dict[str, Any]:
         """The content of manifest.json: `format`, `step`, `files`, and the `origin` given to `save_checkpoint`."""
-        return _read_json(self.folder / MANIFEST)
+        return read_json(self.folder / MANIFEST)
 
 
 def save_checkpoint(
@@ -126,7 +127,7 @@ def is_checkpoint(folder: Path) -> bool:
 def verify(folder: Path) -> str | None:
     """What is wrong with the checkpoint in `folder`, or None when every file has its recorded size and hash."""
     try:
-        manifest = _read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST)
         files = manifest["files"]
         if manifest["format"] != FORMAT or manifest["step"] != _step(folder):
             return "written in another format or for another step"
@@ -138,7 +139,7 @@ def verify(folder: Path) -> str | None:
                 return f"{name} does not have its recorded size"
             if _sha256(path) != expected["sha256"]:
                 return f"{name} does not have its recorded hash"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"manifest or a file is missing or damaged ({' '.join(str(error).split())[:120]})"
     return None
 
@@ -218,8 +219,8 @@ def _is_foreign(folder: Path, run: Path) -> bool:
     """Whether another run wrote this checkpoint; one without an id counts as our own."""
     own = run_id(run)
     try:
-        theirs = _read_json(folder / MANIFEST).get("run")
-    except (OSError, ValueError, AttributeError):
+        theirs = read_json(folder / MANIFEST).get("run")
+    except CheckpointError:
         return False
     return None not in (own, theirs) and own != theirs
 
@@ -232,11 +233,6 @@ def _candidates(run: Path) -> list[Path]:
 
 def _step(folder: Path) -> int:
     return int(folder.stem[len("step-") :])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def _sha256(path: Path) -> str:

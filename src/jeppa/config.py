@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from jeppa.errors import ConfigError
+from jeppa.strict_yaml import read_yaml, shorten
 
 Likelihood = Literal[
     "faithful", "band-faithful", "band-t-faithful", "shared", "fixed", "nll", "beta-nll", "student-t", "band",
@@ -23,8 +24,16 @@ PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Preset = Literal["tiny", "small", "sd"]
 Precision = Literal["auto", "exact", "bf16"]
 
-MAX_YAML_BYTES = 64 * 1024
 LPIPS_SIDE = 32
+MAX_SIDE = 8192
+# So that the outline of a model that a stranger describes is built in no time.
+MAX_WIDTH = 8192
+MAX_LAYERS = 32
+MAX_CLASSES = 1_000_000
+# Of anything that is counted: beyond it lies a slip of the keyboard.
+MAX_COUNT = 1_000_000_000
+
+Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
 class Settings(BaseModel):
@@ -39,23 +48,26 @@ class VAEConfig(Settings):
     pixel_unshuffle: Literal[1, 2, 4, 8] = Field(
         description="Pixels a side that the first layer sees as one; 1 is the plain AutoencoderKL."
     )
-    block_out_channels: tuple[int, ...] = Field(description="Width of each resolution level.")
-    layers_per_block: int = Field(ge=1, description="Residual blocks at each level.")
-    latent_channels: int = Field(4, ge=1, description="Channels of the latent.")
-    norm_num_groups: int = Field(ge=1, description="Groups of the group normalisation.")
+    block_out_channels: tuple[Width, ...] = Field(max_length=4, description="Width of each resolution level.")
+    layers_per_block: int = Field(ge=1, le=MAX_LAYERS, description="Residual blocks at each level.")
+    latent_channels: int = Field(4, ge=1, le=256, description="Channels of the latent.")
+    norm_num_groups: int = Field(ge=1, le=MAX_WIDTH, description="Groups of the group normalisation.")
     mid_block_attention: bool = Field(description="Self-attention in the middle block.")
-    sigma_channels: int = Field(ge=8, description="Width of the sigma head.")
-    sigma_blocks: int = Field(2, ge=0, description="Residual blocks of the sigma head.")
+    sigma_channels: int = Field(ge=8, le=MAX_WIDTH, description="Width of the sigma head.")
+    sigma_blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="Residual blocks of the sigma head.")
     basis: Basis = Field("lapped", description="Transform in which band likelihoods are diagonal.")
 
     @model_validator(mode="after")
-    def _eightfold(self) -> Self:
+    def _buildable(self) -> Self:
         factor = self.pixel_unshuffle * 2 ** (len(self.block_out_channels) - 1)
         if factor != 8:
             raise ValueError(
                 f"pixel_unshuffle {self.pixel_unshuffle} with {len(self.block_out_channels)} levels shrinks an "
                 f"image {factor} times, but a latent is 8 times smaller: use 4, 3, 2 or 1 levels for 1, 2, 4 or 8"
             )
+        odd = [width for width in self.block_out_channels if width % self.norm_num_groups]
+        if odd:
+            raise ValueError(f"a level of {odd[0]} channels has no {self.norm_num_groups} equal norm_num_groups")
         return self
 
 
@@ -78,11 +90,15 @@ PRESETS: dict[str, VAEConfig] = {
 class DenoiserConfig(Settings):
     """Architecture of the latent denoiser, diffusers' UNet2DModel, and of the variance head beside it."""
 
-    block_out_channels: tuple[int, ...] = Field((64, 128, 128), description="Width of each level.")
-    layers_per_block: int = Field(1, ge=1, description="Residual blocks at each level.")
+    block_out_channels: tuple[Width, ...] = Field(
+        (64, 128, 128), min_length=1, max_length=8, description="Width of each level."
+    )
+    layers_per_block: int = Field(1, ge=1, le=MAX_LAYERS, description="Residual blocks at each level.")
     attention: tuple[bool, ...] = Field((False, True, True), description="Self-attention at each level.")
-    num_classes: int | None = Field(None, ge=1, description="Number of labels; None for an unconditional model.")
-    variance_channels: int = Field(48, ge=1, description="Width of the variance head.")
+    num_classes: int | None = Field(
+        None, ge=1, le=MAX_CLASSES, description="Number of labels; None for an unconditional model."
+    )
+    variance_channels: int = Field(48, ge=1, le=MAX_WIDTH, description="Width of the variance head.")
 
     @model_validator(mode="after")
     def _one_flag_a_level(self) -> Self:
@@ -98,7 +114,7 @@ class DataConfig(Settings):
     """Which images, and how crops are cut from them."""
 
     data: str = Field("builtin:photos", description="Folder, zip file or builtin:photos.")
-    resolution: int = Field(64, ge=8, multiple_of=8, description="Side of a training crop in pixels.")
+    resolution: int = Field(64, ge=8, le=MAX_SIDE, multiple_of=8, description="Side of a training crop in pixels.")
     sizes: int = Field(
         3, ge=1, le=4,
         description="Train a VAE on crops of 1, 2, 4, ... times the resolution, this many sizes in turn.",
@@ -121,10 +137,10 @@ class DataConfig(Settings):
 class OptimConfig(Settings):
     """How long and how fast to train, and how often to say and save something."""
 
-    steps: int = Field(2000, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(8, ge=1, description="Images in a step.")
+    steps: int = Field(2000, ge=1, le=MAX_COUNT, description="Optimizer steps.")
+    batch_size: int = Field(8, ge=1, le=MAX_COUNT, description="Images in a step.")
     learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
-    warmup_steps: int = Field(100, ge=0, description="Steps of linear warm-up before the cosine decay.")
+    warmup_steps: int = Field(100, ge=0, le=MAX_COUNT, description="Steps of linear warm-up before the cosine decay.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the averaged weights.")
     precision: Annotated[Precision, BeforeValidator(lambda given: "exact" if given == "fp32" else given)] = Field(
@@ -133,10 +149,10 @@ class OptimConfig(Settings):
     gradient_checkpointing: bool = Field(
         False, description="Compute activations anew on the way back: less memory, about a third more time."
     )
-    log_every: int = Field(20, ge=1, description="Steps between lines of log.jsonl.")
-    sample_every: int = Field(500, ge=1, description="Steps between sample sheets.")
-    save_every: int = Field(500, ge=1, description="Steps between checkpoints.")
-    keep: int = Field(2, ge=1, description="Checkpoints to keep.")
+    log_every: int = Field(20, ge=1, le=MAX_COUNT, description="Steps between lines of log.jsonl.")
+    sample_every: int = Field(500, ge=1, le=MAX_COUNT, description="Steps between sample sheets.")
+    save_every: int = Field(500, ge=1, le=MAX_COUNT, description="Steps between checkpoints.")
+    keep: int = Field(2, ge=1, le=MAX_COUNT, description="Checkpoints to keep.")
 
 
 class VAERun(Settings):
@@ -151,7 +167,9 @@ class VAERun(Settings):
     rate: float | None = Field(
         None, gt=0.0, description="Bits a dimension that the latent may cost; beta follows. None keeps beta as it is."
     )
-    kl_warmup_steps: int = Field(0, ge=0, description="Steps in which the weight of the KL term rises from 0.")
+    kl_warmup_steps: int = Field(
+        0, ge=0, le=MAX_COUNT, description="Steps in which the weight of the KL term rises from 0."
+    )
     free_bits: float = Field(
         0.0, ge=0.0, description="Bits of each latent channel at each place that the KL term does not press on."
     )
@@ -200,8 +218,11 @@ class DiffusionRun(Settings):
         0.1, ge=0.0, le=1.0, description="Share of labels hidden, for classifier-free guidance."
     )
     views: int = Field(
-        4096, ge=1, description="Latents kept in memory: each image is encoded in about views/images random crops."
-    )
+        4096,
+        ge=1,
+        le=MAX_COUNT,
+        description="Latents kept in memory: each image is encoded in about views/images random crops.",
+    )  # fmt: skip
     data: DataConfig = DataConfig(min_view=0.75)
     optim: OptimConfig = OptimConfig(batch_size=32, learning_rate=1e-3)
 
@@ -235,33 +256,12 @@ def load_run(path: Path) -> RunConfig:
 
 def parse_run(values: dict[str, Any], origin: str) -> RunConfig:
     """Validate the settings of a run, of whichever kind; see `parse`."""
-    kinds: dict[Any, type[VAERun] | type[DiffusionRun]] = {"vae": VAERun, "diffusion": DiffusionRun}
     kind = values.get("kind")
-    if kind not in kinds:
-        raise ConfigError(f"{origin}: kind is {kind!r}, but must be 'vae' or 'diffusion'")
-    return parse(kinds[kind], values, origin)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping of plain values.
-
-    Raises:
-        ConfigError: missing, larger than 64 KiB, no mapping, or with tags, anchors or aliases.
-    """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give an existing YAML file")
-    if path.stat().st_size > MAX_YAML_BYTES:
-        raise ConfigError(f"{path}: larger than 64 KiB, so not a jeppa configuration")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ConfigError(f"{path}: YAML aliases are not accepted; write the values out")
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must be a mapping of keys to values")
-    return values
+    if kind == "vae":
+        return parse(VAERun, values, origin)
+    if kind == "diffusion":
+        return parse(DiffusionRun, values, origin)
+    raise ConfigError(f"{origin}: kind is {shorten(kind)}, but must be 'vae' or 'diffusion'")
 
 
 def dump_yaml(settings: Settings) -> str:
@@ -275,8 +275,7 @@ def _explain(error: ValidationError, model: type[Settings]) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}{_did_you_mean(first['loc'], model)}"
     message = first["msg"].removeprefix("Value error, ")
-    given = repr(first["input"])
-    shown = "" if isinstance(first["input"], dict | Settings) or len(given) > 60 else f" (got {given})"
+    shown = "" if isinstance(first["input"], dict | Settings) else f" (got {shorten(first['input'])})"
     return f"{where}: {message}{shown}"
 
 

@@ -1,7 +1,7 @@
 """The diagonal Gaussian that every prediction in jeppa is: a mean and a log-variance per element.
 
 Units: natural log throughout; `logvar` is the natural log of the variance; log(2*pi) is included.
-Sums run over all dimensions but the first, in float32, whatever the input's dtype.
+Sums run over all dimensions but the first, in float32 for any narrower input, and in float64 for float64.
 """
 
 import math
@@ -78,23 +78,23 @@ class DiagonalGaussian:
     @property
     def var(self) -> Tensor:
         """Variance, shape of `logvar`."""
-        return self.logvar.float().exp()
+        return wide(self.logvar).exp()
 
     @property
     def std(self) -> Tensor:
         """Standard deviation (what people are shown as sigma), shape of `logvar`."""
-        return (0.5 * self.logvar.float()).exp()
+        return (0.5 * wide(self.logvar)).exp()
 
     def element_residual(self, x: Tensor) -> Tensor:
-        """x - mean, float32."""
-        return x.float() - self.mean.float()
+        """x - mean."""
+        return wide(x) - wide(self.mean)
 
     def element_nll(self, x: Tensor) -> Tensor:
         """Negative log density of each element of `x` in nats, shape of `mean`.
 
         Source: -log N(x; m, v) = 1/2 [log 2 pi + log v + (x - m)^2 / v].
         """
-        return gaussian_nll(self.element_residual(x), self.logvar.float())
+        return gaussian_nll(self.element_residual(x), wide(self.logvar))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density of `x` in nats, summed over all but the first dimension: `[B]`."""
@@ -109,24 +109,24 @@ class DiagonalGaussian:
 
         `other` defaults to the standard normal. Source: Kingma and Welling, arXiv 1312.6114, appendix B.
         """
-        mean = self.mean.float()
-        logvar = self.logvar.float().expand_as(mean)
+        mean = wide(self.mean)
+        logvar = wide(self.logvar).expand_as(mean)
         if other is None:
             per_element = mean.square() + logvar.exp() - 1.0 - logvar
         else:
-            prior_logvar = other.logvar.float()
-            squared = (mean - other.mean.float()).square()
+            prior_logvar = wide(other.logvar)
+            squared = (mean - wide(other.mean)).square()
             per_element = (squared + logvar.exp()) * (-prior_logvar).exp() - 1.0 + prior_logvar - logvar
         return 0.5 * per_element
 
     def sample(self, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
-        """Draw once: mean + std * noise, float32, shape of `mean`.
+        """Draw once: mean + std * noise, shape of `mean`.
 
         Args:
             generator: one generator for the batch, or a list with one for each sample, so that a sample
                 does not depend on the batch that it is drawn in.
         """
-        return self.mean.float() + self.std * standard_normal(self.mean, generator)
+        return wide(self.mean) + self.std * standard_normal(self.mean, generator)
 
     def quantile(self, probability: float) -> Tensor:
         """The value below which `probability` (0 to 1, exclusive) of the mass lies, shape of `mean`.
@@ -137,11 +137,16 @@ class DiagonalGaussian:
         if not 0.0 < probability < 1.0:
             raise ValueError(f"probability is {probability}, but must lie strictly between 0 and 1")
         z_score = math.sqrt(2.0) * torch.erfinv(torch.tensor(2.0 * probability - 1.0, dtype=torch.float64))
-        return self.mean.float() + float(z_score) * self.std
+        return wide(self.mean) + float(z_score) * self.std
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in float32, or as it is where it is float64, as a check of gradients needs."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def gaussian_nll(residual: Tensor, logvar: Tensor) -> Tensor:
-    """-log N(residual; 0, exp(logvar)) elementwise in nats, float32."""
+    """-log N(residual; 0, exp(logvar)) elementwise in nats."""
     return 0.5 * (LOG_2PI + logvar + residual.square() * (-logvar).exp())
 
 

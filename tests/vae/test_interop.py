@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from jeppa.errors import CheckpointError
+from jeppa.errors import JeppaError
 from jeppa.vae import HeteroscedasticVAE, load_folder, save_folder
 
 SHIFT, SCALE = (0.1, 0.2, 0.3, 0.4), (1.0, 2.0, 3.0, 4.0)
@@ -41,11 +41,19 @@ def test_a_folder_gives_back_mean_sigma_and_statistics(model: HeteroscedasticVAE
     loaded, stats = load_folder(tmp_path)
     z = torch.randn(1, 4, 3, 3)
     assert torch.equal(loaded.decode(z).logvar, model.decode(z).logvar)
-    assert stats == {"shift": list(SHIFT), "scale": list(SCALE)}
+    assert stats == {"shift": SHIFT, "scale": SCALE}
 
 
-@pytest.mark.parametrize("damage", ["missing", "not json", "no config", "no weights"])
-def test_a_damaged_folder_is_refused_in_one_line(model: HeteroscedasticVAE, tmp_path: Path, damage: str):
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        ("missing", "model.json: cannot be read"),
+        ("not json", "not valid JSON"),
+        ("no config", "config: Field required"),
+        ("no weights", "diffusion_pytorch_model.safetensors: cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_one_line(model: HeteroscedasticVAE, tmp_path: Path, damage: str, word: str):
     if damage != "missing":
         save_folder(model, SHIFT, SCALE, tmp_path)
     if damage == "not json":
@@ -56,6 +64,6 @@ def test_a_damaged_folder_is_refused_in_one_line(model: HeteroscedasticVAE, tmp_
         (tmp_path / "model.json").write_text(json.dumps(description))
     if damage == "no weights":
         (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="not a readable exported VAE") as caught:
+    with pytest.raises(JeppaError, match=word) as caught:
         load_folder(tmp_path)
     assert "\n" not in str(caught.value)

@@ -7,8 +7,9 @@ import cyclopts
 from cyclopts import Parameter
 
 from jeppa.cli.terminal import console, say, say_skipped
-from jeppa.config import DiffusionRun, Settings, VAERun, parse, read_yaml
+from jeppa.config import DiffusionRun, Settings, VAERun, parse
 from jeppa.flags import flags_of, given, merged
+from jeppa.strict_yaml import read_yaml
 
 # As in `jeppa.train.changes`, which would import torch.
 Change = Literal["settings", "data"]
@@ -43,10 +44,11 @@ def train_vae(
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
+    # Before the imports, which take seconds: a wrong setting is told at once.
+    settings = parse(VAERun, _values(VAERun, flags, config, out, resume), str(config or "flags"))
     from jeppa.progress import follow
     from jeppa.train import VAEObjective, train
 
-    settings = parse(VAERun, _values(VAERun, flags, config, out, resume), str(config or "flags"))
     objective = VAEObjective(settings, init)
     say_skipped(objective.source)
     follow("vae", train(objective, settings, out, resume, allow_change or ()), console)
@@ -72,14 +74,15 @@ def train_diffusion(
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
+    values = _values(DiffusionRun, flags, config, out, resume)
+    own = vae or values.get("vae") or values.get("denoiser")
+    values |= {} if own is None else {"vae": str(own)}
+    asked = parse(DiffusionRun, values, str(config or "flags"))
     from jeppa.pipeline import load_model
     from jeppa.progress import follow
     from jeppa.train import DiffusionObjective, like_denoiser, train, with_classes
 
-    values = _values(DiffusionRun, flags, config, out, resume)
-    own = vae or values.get("vae") or values.get("denoiser")
-    values |= {} if own is None else {"vae": str(own)}
-    settings = with_classes(like_denoiser(parse(DiffusionRun, values, str(config or "flags"))))
+    settings = with_classes(like_denoiser(asked))
     objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec)
     say_skipped(objective.source)
     follow("diffusion", train(objective, settings, out, resume, allow_change or ()), console)

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO
 
-from jeppa.data.images import MAX_FILE_BYTES
+from jeppa.data.decode import MAX_FILE_BYTES, one_line
 from jeppa.data.refs import ImageRef, Listing, Skipped, is_candidate, is_hidden
 from jeppa.errors import DataError
 
@@ -33,12 +33,12 @@ def list_zip(path: Path) -> Listing:
     """
     try:
         members = _archive(str(path), path.stat().st_mtime_ns, os.getpid()).infolist()
-    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise DataError(f"{str(path)!r}: cannot be read as a zip ({error}); pack it again") from error
+    except Exception as error:  # OSError, BadZipFile, and on damaged directories struct.error, ValueError and others
+        raise DataError(f"{str(path)!r}: cannot be read as a zip ({one_line(error)}); pack it again") from error
     if sum(member.compress_size for member in members) > path.stat().st_size:
         raise DataError(f"{str(path)!r}: its members overlap, as in a zip bomb; pack it again")
     # Of members with the same name zipfile reads the last one.
-    unique = {member.filename: member for member in members if not member.is_dir()}
+    unique = {member.filename: member for member in members if not member.filename.endswith("/")}
     files = [member for name, member in sorted(unique.items()) if not is_hidden(name)]
     refused = [(member.filename, _refusal(member)) for member in files]
     refs = [
@@ -53,6 +53,8 @@ def list_zip(path: Path) -> Listing:
 def _refusal(member: zipfile.ZipInfo) -> str | None:
     """Why a member is not read, or None if it may be."""
     name = member.filename.replace("\\", "/")
+    if not name:
+        return "it has no name"
     if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
         return "its name leaves the archive"
     # S_ISREG is not asked: archives made on Windows record no file type at all.

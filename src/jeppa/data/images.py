@@ -1,102 +1,26 @@
-"""One image file to x and back: the only place with range and mode conversion.
+"""Pixels to x and back: the only place with range conversion.
 
-Inside the package an image is x, float32 `[3,H,W]` in [-1,1]; in files it is 8-bit sRGB "pixels", uint8
-`[H,W,3]`. Everything that a file can hold beyond that (orientation, profile, alpha, depth) is resolved here:
-
-- the format is decided by content, never by the file name, among `FORMATS`;
-- of an animation the first frame is read;
-- the EXIF orientation is applied, then an embedded ICC profile is converted to sRGB; either is ignored when
-  it is itself damaged or does not fit the pixels (common in old photographs, whose pixels are fine);
-- alpha is composited on white, grey is replicated, 16-bit grey is scaled by 1/257 (Pillow would clip it);
-- floating-point images are refused, because nothing in the file says which range they have.
+Inside the package an image is x, float32 `[3,H,W]` in [-1,1]; `jeppa.data.decode` gives 8-bit sRGB "pixels", uint8
+`[H,W,3]`.
 """
 
-import contextlib
-import io
-import stat
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from jeppa.data.formats import FORMATS, HEAD_BYTES, foreign_kind
+from jeppa.data.decode import Pixels, read_pixels
 from jeppa.errors import DataError
-
-Pixels = npt.NDArray[np.uint8]
 
 LEVELS_PER_UNIT = 127.5
 """8-bit grey levels in one unit of `x`: x = level / 127.5 - 1."""
-MAX_PIXELS = 100_000_000
-"""Largest width x height decoded. Pillow itself refuses more than 178,956,970, whatever is passed."""
-MAX_FILE_BYTES = 512 * 2**20
-"""Largest file read: an uncompressed 16-bit image of about 90 megapixels fits."""
-
-_CONVERT = "convert it to PNG or JPEG"
-_DELETE = "delete or replace it"
-
-
-def read_pixels(source: Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode one image to 8-bit sRGB.
-
-    Args:
-        source: a regular file, or the content of one.
-        name: what errors call the image; the path by default.
-        max_pixels: largest width x height, checked on the header before anything is decoded.
-
-    Returns:
-        uint8 `[H,W,3]`.
-
-    Raises:
-        DataError: if the file is missing, not regular, too large, damaged, or no image that is read here.
-    """
-    called = name or (str(source) if isinstance(source, Path) else "image")
-    data = source if isinstance(source, bytes) else _read_file(source, called)
-    image = open_header(io.BytesIO(data), called, max_pixels)
-    try:
-        image.load()
-        return np.array(_flatten(_upright(image), called))
-    except DataError:
-        raise
-    except Exception as error:  # on damaged files Pillow raises anything from SyntaxError to struct.error
-        raise _unusable(called, f"it is damaged ({one_line(error)})", _DELETE) from error
 
 
 def read_image(source: Path | bytes, name: str | None = None) -> Tensor:
     """Decode one image to x, float32 `[3,H,W]` in [-1,1]; arguments and errors as `read_pixels`."""
     return to_x(read_pixels(source, name))
-
-
-def open_header(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Parse the header of an image and check its size and mode; no pixel is decoded.
-
-    Raises:
-        DataError: as `read_pixels`, except for damage beyond the header.
-    """
-    head = stream.read(HEAD_BYTES)
-    stream.seek(0)
-    try:
-        image = Image.open(stream, formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise _unidentified(head, name) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, "it has more pixels than Pillow opens", max_pixels) from error
-    except Exception as error:  # text and profile bombs come as ValueError, damage as nearly anything
-        raise _unusable(name, f"its header is damaged or oversized ({one_line(error)})", _DELETE) from error
-    if image.width * image.height > max_pixels:
-        raise _too_large(name, f"it is {image.width} x {image.height} pixels", max_pixels)
-    if image.mode == "F":
-        raise _unusable(name, "it holds floating-point values of unknown range", "save it with 8 or 16 bits")
-    return image
-
-
-def one_line(error: Exception) -> str:
-    """The text of a foreign error, which may span lines or quote the file, as one short line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def to_x(pixels: Pixels) -> Tensor:
@@ -127,95 +51,3 @@ def fit(pixels: Pixels, resolution: int) -> Pixels:
     left, top = (width - side) // 2, (height - side) // 2
     square = Image.fromarray(pixels[top : top + side, left : left + side])
     return np.array(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
-
-
-def _read_file(path: Path, name: str) -> bytes:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise _unusable(name, "it is not a regular file", "pass an image file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise _unusable(name, f"it has {status.st_size:,} bytes, limit {MAX_FILE_BYTES:,}", _CONVERT)
-        with path.open("rb") as stream:
-            return stream.read(MAX_FILE_BYTES)
-    except FileNotFoundError as error:
-        raise _unusable(name, "it does not exist", "check the path") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise _unusable(name, f"it cannot be opened ({one_line(error)})", "check the path and its rights") from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    # The pixels are decoded by now, so only the EXIF block can be damaged; the module says why it is ignored.
-    with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
-
-
-def _flatten(image: Image.Image, name: str) -> Image.Image:
-    """Any mode to RGB: depth, then alpha off, then profile, then alpha onto white."""
-    profile = image.info.get("icc_profile")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        image = _grey_from_16_bit(image, name)
-    colour, alpha = _split_alpha(image)
-    rgb = _to_srgb(colour, profile)
-    if alpha is None:
-        return rgb
-    white = Image.new("RGB", rgb.size, (255, 255, 255))
-    white.paste(rgb, mask=alpha)
-    return white
-
-
-def _grey_from_16_bit(image: Image.Image, name: str) -> Image.Image:
-    """Values 0 to 65535 to L, or to LA where PNG's tRNS chunk declares one grey value transparent."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise _unusable(name, "it has 32-bit values outside 0 to 65535", "save it with 8 or 16 bits")
-    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    key = image.info.get("transparency")
-    if key is None:
-        return grey
-    alpha = np.where(values == key, 0, 255).astype(np.uint8)
-    return Image.merge("LA", (grey, Image.fromarray(alpha)))
-
-
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """To colour in one of the modes L, RGB, CMYK, and alpha in mode L where the image has any."""
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.mode == "LA":
-        return image.getchannel("L"), image.getchannel("A")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return image.convert("RGB"), image.getchannel("A")
-    if image.mode == "1":
-        return image.convert("L"), None
-    return (image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")), None
-
-
-def _to_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # damaged or of other channels: ignored
-            converted = None
-        if converted is not None:
-            return converted
-    return colour.convert("RGB")
-
-
-def _unidentified(head: bytes, name: str) -> DataError:
-    if not head:
-        return _unusable(name, "it is empty (0 bytes)", _DELETE)
-    kind = foreign_kind(head)
-    if kind is not None:
-        return _unusable(name, f"it is {kind}, which is not read", _CONVERT)
-    return _unusable(name, f"it is damaged or none of {', '.join(FORMATS)}", _DELETE)
-
-
-def _too_large(name: str, what: str, max_pixels: int) -> DataError:
-    return _unusable(name, f"{what}, limit {max_pixels:,} pixels", "scale it down")
-
-
-def _unusable(name: str, problem: str, remedy: str) -> DataError:
-    return DataError(f"{name!r}: {problem}; {remedy}")

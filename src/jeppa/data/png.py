@@ -13,7 +13,8 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from jeppa.data.images import Pixels, to_pixels
+from jeppa.data.decode import Pixels
+from jeppa.data.images import to_pixels
 from jeppa.errors import DataError
 
 SETTINGS_KEY = "jeppa"

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
+from jeppa.data.decode import MAX_FILE_BYTES, Pixels, one_line, read_pixels
 from jeppa.data.formats import HEAD_BYTES, looks_like_image
-from jeppa.data.images import MAX_FILE_BYTES, Pixels, one_line, read_pixels
 from jeppa.errors import DataError
 
-_READ = ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm"
+_READ = ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .heic .heif .avif"
 # These count as unreadable, so that a folder of them does not shrink without a word.
-_NOT_READ = ".heic .heif .avif .jxl .svg .eps"
+_NOT_READ = ".jxl .svg .eps"
 IMAGE_SUFFIXES = frozenset(f"{_READ} {_NOT_READ}".split())
 
 

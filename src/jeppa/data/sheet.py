@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jeppa.data.images import LEVELS_PER_UNIT, Pixels, to_pixels
+from jeppa.data.decode import Pixels
+from jeppa.data.images import LEVELS_PER_UNIT, to_pixels
 
 GAP = 2
 BACKGROUND = 255

@@ -14,8 +14,8 @@ from typing import Literal
 
 from jeppa.data.archives import list_zip
 from jeppa.data.builtin import HELDOUT_SCENES, list_builtin
+from jeppa.data.decode import open_header, read_pixels
 from jeppa.data.folders import list_folder
-from jeppa.data.images import open_header, read_pixels
 from jeppa.data.refs import ImageRef, Listing, Skipped
 from jeppa.errors import ConfigError, DataError
 

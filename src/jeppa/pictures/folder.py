@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from jeppa.data import write_png
-from jeppa.data.images import Pixels
+from jeppa.data.decode import Pixels
 from jeppa.data.png import SETTINGS_KEY
 from jeppa.data.sheet import contact_sheet
 from jeppa.errors import ConfigError

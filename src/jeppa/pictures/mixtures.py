@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from jeppa.data import fit, read_pixels, to_pixels, to_x, write_png
+from jeppa.data import fit, read_pixels_limited, to_pixels, to_x, write_png
 from jeppa.errors import ConfigError
 from jeppa.pictures.folder import made_by, make_folder, write_animation, write_sheet
 from jeppa.pipeline import DDIMSettings, Method, Model, between, even_shares
@@ -91,5 +91,5 @@ def _ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[Tenso
     """Both pictures as x of one size: the one asked for, else that of the denoiser's training."""
     alone = model.denoiser is None and settings.resolution is None
     side = model.side(VAE_SIDE if alone else settings.resolution)
-    first, second = (to_x(fit(read_pixels(path), side)) for path in (a, b))
+    first, second = (to_x(fit(read_pixels_limited(path), side)) for path in (a, b))
     return first, second

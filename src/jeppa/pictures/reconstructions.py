@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jeppa.data import open_source, read_pixels, to_x, write_png
-from jeppa.data.images import Pixels, to_pixels
+from jeppa.data import open_source, read_pixels_limited, to_x, write_png
+from jeppa.data.decode import Pixels
+from jeppa.data.images import to_pixels
 from jeppa.data.sheet import SIGMA_SCALE, Levels, colour_map, sigma_levels
 from jeppa.errors import ConfigError, DataError
 from jeppa.pictures.folder import make_folder
@@ -66,8 +67,7 @@ def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pi
 def _pictures(path: Path) -> Iterator[tuple[str, Pixels]]:
     """Name (without its suffix) and pixels of each picture; the first error comes before anything is written."""
     if path.is_file() and path.suffix.lower() != ".zip":
-        pixels = read_pixels(path)
-        return iter([(path.stem, pixels)])
+        return iter([(path.stem, read_pixels_limited(path))])
     source = open_source(path)
     stems = [str(Path(ref.name).with_suffix("")) for ref in source.refs]
     stem, count = Counter(stems).most_common(1)[0]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from jeppa.data import read_pixels, to_x, write_png
-from jeppa.data.images import Pixels
+from jeppa.data import read_pixels, read_pixels_limited, to_x, write_png
+from jeppa.data.decode import Pixels
 from jeppa.data.sheet import colour_map, sigma_levels
 from jeppa.diffusion import SamplerStep
 from jeppa.pictures.folder import MadeBy, made_by, make_folder, rows_of, write_sheet
@@ -82,7 +82,7 @@ def read_mask(path: Path) -> Tensor:
     Raises:
         DataError: it cannot be read.
     """
-    return (to_x(read_pixels(path)).mean(0) + 1.0) / 2.0
+    return (to_x(read_pixels_limited(path)).mean(0) + 1.0) / 2.0
 
 
 def _place(folder: Path, seed: int) -> Path:

@@ -1,13 +1,16 @@
 """Open a run folder or an exported folder as a `Model`."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from jeppa.checkpoint import Checkpoint, is_checkpoint, newest_checkpoint, open_checkpoint
-from jeppa.config import DiffusionRun, Precision, VAERun, load_run, parse
+from jeppa.config import DiffusionRun, Precision, Settings, VAERun, load_run, parse
 from jeppa.diffusion import Denoiser, make_scheduler, make_unet
 from jeppa.errors import CheckpointError
 from jeppa.latent import LatentCodec, LatentStats
@@ -15,6 +18,9 @@ from jeppa.pipeline.model import Model
 from jeppa.pipeline.speed import denoiser_runtime, vae_runtime
 from jeppa.runtime import prepare
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
+from jeppa.vae.interop import NOT_A_FOLDER
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def load_model(path: Path | str, precision: Precision = "exact") -> Model:
@@ -37,10 +43,11 @@ def load_model(path: Path | str, precision: Precision = "exact") -> Model:
         if isinstance(config, VAERun):
             return _fast(_vae_run(run, config, checkpoint), precision)
         return _fast(_diffusion_run(run, config, checkpoint), precision)
+    if path.is_file():
+        raise CheckpointError(f"{path}: {NOT_A_FOLDER}")
     if (path / "model.json").is_file():
         vae, stats = load_folder(path)
-        model = Model(path, LatentCodec(vae, LatentStats(**stats)), None, make_scheduler(), (), 256)
-        return _fast(model, precision)
+        return _fast(Model(path, _codec(vae, stats, path), None, make_scheduler(), (), 256), precision)
     kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
     raise CheckpointError(f"{path}: {kind}; give a run folder or an exported one")
 
@@ -71,20 +78,34 @@ def _fast(model: Model, precision: Precision) -> Model:
 
 
 def _vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
-    model = HeteroscedasticVAE(config.model, config.likelihood)
-    state = _load_averaged(checkpoint, model)
-    stats = parse(LatentStats, state["published"]["latent"], str(path))
-    return Model(path, LatentCodec(model, stats), None, make_scheduler(), (), config.data.resolution)
+    model, published = _load_averaged(checkpoint, partial(HeteroscedasticVAE, config.model, config.likelihood))
+    codec = _codec(model, published.get("latent"), path)
+    return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
 
 
 def _diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint) -> Model:
     vae, stats = load_folder(path)
-    denoiser = denoiser_for(config, vae.config.latent_channels)
-    state = _load_averaged(checkpoint, denoiser)
-    codec = LatentCodec(vae, LatentStats(**stats))
+    codec = _codec(vae, stats, path)
+    denoiser, published = _load_averaged(checkpoint, partial(denoiser_for, config, vae.config.latent_channels))
     denoiser.eval().requires_grad_(False)
-    labels = tuple(state["published"]["labels"])
+    labels = parse(_Labels, published, str(path)).labels
     return Model(path, codec, denoiser, make_scheduler(kind=config.prediction), labels, config.data.resolution)
+
+
+class _Labels(Settings):
+    """What a diffusion run publishes with a checkpoint."""
+
+    labels: tuple[str, ...]
+
+
+def _codec(vae: HeteroscedasticVAE, stats: Any, path: Path) -> LatentCodec:
+    parsed = parse(LatentStats, stats, f"{path}, latent statistics")
+    if len(parsed.shift) != vae.config.latent_channels:
+        raise CheckpointError(
+            f"{path}: latent statistics of {len(parsed.shift)} channels, but the VAE has "
+            f"{vae.config.latent_channels}; export it again"
+        )
+    return LatentCodec(vae, parsed)
 
 
 def _newest(run: Path) -> Checkpoint:
@@ -95,15 +116,14 @@ def _newest(run: Path) -> Checkpoint:
     return checkpoint
 
 
-def _load_averaged(checkpoint: Checkpoint, model: nn.Module) -> dict[str, Any]:
-    """Fill `model` from a checkpoint; returns the checkpoint's state."""
-    stored = checkpoint.tensors("ema").items()
-    tensors = {key.removeprefix("model."): value for key, value in stored if key.startswith("model.")}
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise CheckpointError(
-            f"{checkpoint.folder}: holds a model of another architecture than its run's config.yaml says; "
-            "restore that file, or give another run folder"
-        ) from None
-    return checkpoint.state()
+def _load_averaged(checkpoint: Checkpoint, make: Callable[[], Net]) -> tuple[Net, dict[str, Any]]:
+    """What `make` makes, with the averaged weights of a checkpoint, and what was published with it."""
+    with torch.device("meta"):  # names and shapes without memory: a stranger's config.yaml may describe anything
+        outline = make().state_dict()
+    tensors = checkpoint.tensors("ema", outline, prefix="model.")
+    model = make()
+    model.load_state_dict(tensors)
+    published = checkpoint.state().get("published")
+    if not isinstance(published, dict):
+        raise CheckpointError(f"{checkpoint.folder}: its state lacks what a model needs; use another checkpoint")
+    return model, published

@@ -9,7 +9,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from jeppa.data.images import Pixels, to_x
+from jeppa.data.decode import Pixels
+from jeppa.data.images import to_x
 from jeppa.diffusion import (
     DDIM,
     Denoise,

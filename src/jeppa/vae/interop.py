@@ -7,17 +7,24 @@ and the one `scaling_factor` and `shift_factor` that every pipeline reads.
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL
+from pydantic import Field
+from torch import Tensor
 
-from jeppa.config import VAEConfig, parse
+from jeppa.config import Likelihood, Settings, VAEConfig, parse
 from jeppa.errors import CheckpointError
+from jeppa.strict_json import read_json
+from jeppa.tensors import read_tensors
 from jeppa.vae.model import HeteroscedasticVAE
-from jeppa.vae.sigma import SigmaHead
 
 FORMAT = 1
+NOT_A_FOLDER = (
+    "a file, but a model is a run folder or an exported folder; pickles (.ckpt, .pt, .bin) are never opened, because "
+    "they can run code"
+)
+NOT_OURS = (".py", ".index.json", ".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tuple[float, ...], folder: Path) -> None:
@@ -47,23 +54,49 @@ def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tupl
 def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
     """Read what `save_folder` wrote: the model in evaluation mode, and `latent_shift` and `latent_scale`.
 
+    The model is built from `model.json`, and diffusers opens nothing: its configuration files are only checked, so
+    that they name no code for those who open the folder with it.
+
     Raises:
-        CheckpointError: the folder is no exported VAE, or a file in it is missing or damaged.
+        CheckpointError: the folder is no exported VAE, or a file in it is missing, damaged or hostile.
+        ConfigError: `model.json` describes no architecture of ours.
     """
-    try:
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        config = parse(VAEConfig, description["config"], str(folder / "model.json"))
-        model = HeteroscedasticVAE(config, description["likelihood"])
-        _replace_weights(model.vae, AutoencoderKL, folder / "vae")
-        if model.sigma_head is not None:
-            _replace_weights(model.sigma_head, SigmaHead, folder / "sigma_head")
-        model.mean_square.fill_(float(description["mean_square"]))
-        stats = {"shift": description["latent_shift"], "scale": description["latent_scale"]}
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{folder}: not a readable exported VAE ({reason}); export it again") from None
-    return model.eval(), stats
+    if folder.is_file():
+        raise CheckpointError(f"{folder}: {NOT_A_FOLDER}")
+    about = parse(Description, read_json(folder / "model.json"), str(folder / "model.json"))
+    with torch.device("meta"):
+        outline = HeteroscedasticVAE(about.config, about.likelihood)
+    weights = {"vae": _read_part(outline.vae, "AutoencoderKL", folder / "vae")}
+    if outline.sigma_head is not None:
+        weights["sigma_head"] = _read_part(outline.sigma_head, "SigmaHead", folder / "sigma_head")
+    model = HeteroscedasticVAE(about.config, about.likelihood)
+    for name, tensors in weights.items():
+        model.get_submodule(name).load_state_dict(tensors)
+    model.mean_square.fill_(about.mean_square)
+    return model.eval(), {"shift": about.latent_shift, "scale": about.latent_scale}
 
 
-def _replace_weights(module: torch.nn.Module, kind: Any, folder: Path) -> None:
-    module.load_state_dict(kind.from_pretrained(folder, use_safetensors=True, local_files_only=True).state_dict())
+def _read_part(outline: torch.nn.Module, class_name: str, folder: Path) -> dict[str, Tensor]:
+    """Weights of one module, of the names and shapes that `outline` (on the meta device, so without memory) has."""
+    config = read_json(folder / "config.json")
+    named = config.get("_class_name")
+    if named != class_name or "auto_map" in config:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: names {'code' if 'auto_map' in config else f'class {named!r:.80}'}, but must "
+            f"be an {class_name} and name no code; do not use this folder"
+        )
+    stranger = next((path for path in sorted(folder.iterdir()) if path.name.endswith(NOT_OURS)), None)
+    if stranger is not None:
+        raise CheckpointError(f"{stranger}: code, pickles and split weights have no place here; do not use this folder")
+    return read_tensors(folder / "diffusion_pytorch_model.safetensors", outline.state_dict())
+
+
+class Description(Settings):
+    """The content of `model.json`, which says all about a model but its weights."""
+
+    format: Literal[1]
+    likelihood: Likelihood
+    config: VAEConfig
+    mean_square: float = Field(ge=0.0)
+    latent_shift: tuple[float, ...]
+    latent_scale: tuple[float, ...]

@@ -1,0 +1,42 @@
+from .crops import CropDataset, CropSample, DecodedImages, check_resolution, decoded_images, evaluation_images
+from .decode import read_pixels
+from .images import fit, read_image, to_pixels, to_x
+from .limited import read_pixels_limited
+from .png import read_settings, write_png
+from .refs import ImageRef, Skipped
+from .sources import ImageSource, open_source
+from .synthetic import (
+    SyntheticBands,
+    SyntheticImages,
+    known_band_logvar,
+    known_bands,
+    known_gaussian,
+    known_logvar,
+)
+
+__all__ = [
+    "CropDataset",
+    "CropSample",
+    "DecodedImages",
+    "ImageRef",
+    "ImageSource",
+    "Skipped",
+    "SyntheticBands",
+    "SyntheticImages",
+    "check_resolution",
+    "decoded_images",
+    "evaluation_images",
+    "fit",
+    "known_band_logvar",
+    "known_bands",
+    "known_gaussian",
+    "known_logvar",
+    "open_source",
+    "read_image",
+    "read_pixels",
+    "read_pixels_limited",
+    "read_settings",
+    "to_pixels",
+    "to_x",
+    "write_png",
+]
