@@ -28,7 +28,7 @@ Read = Callable[[int, int, int, int], Tensor]
 
 CROP = 16
 CROP_MARGIN = 2
-"""Side and border, in cells, of the crops on which statistics are measured."""
+"""Largest side, and border, in cells, of the crops on which statistics are measured."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def _part(read: Read, row: Span, column: Span, scale: int) -> Tensor:
 
 def _crops(read: Read, plane: Plane, tiling: Tiling) -> tuple[Tensor, int]:
     """Crops evenly spread over the picture, as many as fill a tile, and the border to leave out, both in places."""
-    side = min(CROP, plane.height, plane.width)
+    # A quarter of a small tile: one crop or two would speak for one place of the picture.
+    side = min(CROP, max(1, tiling.tile // 4), plane.height, plane.width)
     count = max(1, (tiling.tile // side) ** 2)
     rows = min(count, max(1, round((count * plane.height / plane.width) ** 0.5)))
     corners = product(_spread(plane.height - side, rows), _spread(plane.width - side, count // rows))
