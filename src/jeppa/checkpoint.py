@@ -152,7 +152,7 @@ def run_id(run: Path) -> str | None:
 
 def sweep(run: Path) -> None:
     """Remove what a killed process left half-written; only for the one process that may write to `run`."""
-    for leftover in [*run.glob("*.tmp"), *run.glob("checkpoints/*.tmp")]:
+    for leftover in [*run.glob("*.tmp"), *run.glob("*/*.tmp")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 

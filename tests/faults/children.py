@@ -123,6 +123,8 @@ _FILE_EVENTS = frozenset({"open", "os.mkdir", "os.rename", "os.remove", "os.rmdi
 def _main(output: Path, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
     import torch
 
+    # As in a process of a user's own: readers are its children, not those of the server.
+    multiprocessing.set_start_method("fork", force=True)
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
