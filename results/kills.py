@@ -25,8 +25,7 @@ from typing import Any
 from children import Child, start
 from runs import announced, differing, leftovers, newest_step, settings
 
-from jeppa.demo import machine
-from jeppa.evaluate.run import commit
+from jeppa.machine import commit, machine
 
 HERE = Path(__file__).parent
 STEPS = 60
