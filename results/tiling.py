@@ -28,7 +28,7 @@ from jeppa.cli.terminal import say
 from jeppa.config import load_run
 from jeppa.data import open_source, to_x
 from jeppa.data.images import LEVELS_PER_UNIT, Pixels, fit
-from jeppa.evaluate import commit
+from jeppa.machine import commit, machine
 from jeppa.pictures.reconstructions import reconstruct_pixels
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE, spans, tiling

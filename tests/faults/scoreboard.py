@@ -50,8 +50,7 @@ class Scoreboard:
 
 def heading() -> str:
     """Command, commit, machine and versions."""
-    from jeppa.demo import machine
-    from jeppa.evaluate.run import commit
+    from jeppa.machine import commit, machine
 
     facts = machine()
     versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "diffusers", "numpy", "pillow"))
