@@ -107,7 +107,8 @@ def test_F01_twenty_kills_lose_nothing(photos: Path, tmp_path: Path, seen: Seen)
     losses of the log. Red when the folder is renamed before its manifest is written, when pruning comes before the
     rename (with one checkpoint kept), and when averages are not restored.
     """
-    points = [(event, pattern, 1) for event, pattern in scenarios.SUBSTEPS]
+    points = [("open", r"latest\.tmp", 3)]  # in the second save, so that there is something to lose from now on
+    points += [(event, pattern, 1) for event, pattern in scenarios.SUBSTEPS]
     points += random_points(20 - len(points))
     kept = kill_and_compare(points, photos, tmp_path)
     seen(f"{len(points)} kills, went on from steps {kept}; all equal at the end, no temporary file")

@@ -16,7 +16,7 @@ def load_batches(dataset: Dataset[Any], keys: Iterable[list[Any]], workers: int)
     """The batch of each list of keys, in order; with `workers` above 0 read by that many processes.
 
     Raises:
-        RuntimeError: torch's, naming its DataLoader, when a worker was killed or gave nothing for `TIMEOUT` seconds.
+        RuntimeError: it names the DataLoader, when a worker was killed or gave nothing for `TIMEOUT` seconds.
     """
     before = set(active_children())
     batches = iter(
@@ -31,6 +31,8 @@ def load_batches(dataset: Dataset[Any], keys: Iterable[list[Any]], workers: int)
     own = set(active_children()) - before
     try:
         yield from batches
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it was handing a batch over
+        raise RuntimeError(f"DataLoader worker went away ({error})") from error
     finally:
         del batches  # asks the workers to stop
         with suppress(RuntimeError):  # torch reports each worker that is killed
