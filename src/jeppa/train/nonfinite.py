@@ -51,7 +51,8 @@ def refuse_to_keep(run: Path, step: int, model: nn.Module, ema: EMAModel, optimi
 
 
 REMEDY = (
-    "the last checkpoint is good: go on with --resume --allow-change settings and a lower --learning-rate, or with fp32"
+    "the last checkpoint is good: go on with --resume --allow-change settings and a lower --learning-rate or "
+    "--precision exact"
 )
 
 
