@@ -9,18 +9,20 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from jeppa.bench.clock import Row, figure, race, seconds
+from jeppa.config import VAEConfig
 from jeppa.pipeline.speed import vae_runtime
 from jeppa.runtime import Runtime, prepare
 from jeppa.vae import FACTOR, HeteroscedasticVAE
 
 SIDE = 512
+PRESET: str | VAEConfig = "sd"
 PRODUCT_SIDES = (1024, 2048, 3072)
 
 
 @torch.no_grad()
 def sd_rows(alternations: int) -> Iterator[Row]:
     """Against the same random weights in fp32 and torch's default layout, as diffusers opens them."""
-    peer, ours, runtime = _twins("sd")
+    peer, ours, runtime = _twins(PRESET)
     x = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
     z = peer.encode(x).mean
     theirs = peer.vae
@@ -45,7 +47,7 @@ def sd_rows(alternations: int) -> Iterator[Row]:
     )  # fmt: skip
 
 
-def _twins(preset: str) -> tuple[HeteroscedasticVAE, HeteroscedasticVAE, Runtime]:
+def _twins(preset: str | VAEConfig) -> tuple[HeteroscedasticVAE, HeteroscedasticVAE, Runtime]:
     """A randomly initialised model as it comes, and the same one as fast as this machine runs it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

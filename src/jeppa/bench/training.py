@@ -57,7 +57,7 @@ def plain_loop(config: VAERun) -> Generator[float, None, None]:
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        yield float(loss)
+        yield float(loss.detach())
 
 
 def _config() -> VAERun:

@@ -1,0 +1,53 @@
+"""Every bench runs through, here on small nets and pictures; what it finds is not looked at."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from jeppa.bench import decoding, growth, sampling, training
+from jeppa.bench.clock import Row
+from jeppa.config import VAEConfig
+
+NARROW = VAEConfig(
+    pixel_unshuffle=1, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4,
+    mid_block_attention=True, sigma_channels=8,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "SIDE", 64)
+    monkeypatch.setattr(decoding, "PRESET", NARROW)
+    monkeypatch.setattr(decoding, "PRODUCT_SIDES", (64,))
+    monkeypatch.setattr(training, "MODEL", NARROW)
+    monkeypatch.setattr(training, "BATCH", 2)
+    monkeypatch.setattr("jeppa.train.vae.STATISTICS_IMAGES", 4)
+    monkeypatch.setattr(sampling, "SIDE", 8)
+    monkeypatch.setattr(sampling, "STEPS", 2)
+    monkeypatch.setattr(growth, "SIDES", (64, 128, 256))
+    monkeypatch.setattr(growth, "BATCHES", (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("bench", "names"),
+    [
+        (
+            decoding.sd_rows,
+            "sd_encode_512 sd_decode_512 sd_decode_512_psnr sigma_overhead matmul_share small_against_sd_512",
+        ),
+        (training.training_rows, "small_train_64"),
+        (sampling.sampling_rows, "ddim_step_512 ddim_25_512 ddim_25_512_learned"),
+        pytest.param(
+            growth.growth_rows,
+            "pixels_time_exponent pixels_memory_exponent batch_time_exponent",
+            marks=pytest.mark.slow,  # each size in a process of its own
+        ),
+    ],
+)
+def test_a_bench_gives_its_rows(bench: Callable[[int], Iterator[Row]], names: str):
+    rows = {row.name: row for row in bench(1)}
+    assert list(rows) == names.split()
+    for row in rows.values():
+        assert row.ratio_min <= row.ratio_max
+    if "sd_decode_512_psnr" in rows:
+        assert rows["sd_decode_512_psnr"].ratio > 40  # of the same weights: red when the twins differ
