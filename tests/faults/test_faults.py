@@ -676,8 +676,8 @@ def test_F20_links_pipes_and_odd_names(tmp_path: Path, seen: Seen) -> None:
     (tmp_path / "empty").mkdir()
     assert "holds no images" in refusal(lambda: open_source(tmp_path / "empty"), DataError)
     assert "regular file" in refusal(lambda: read_pixels(root / "pipe.png"), DataError)
-    seen = f"{len(names)} pictures in {watch.seconds:.2f} s, {len(skipped)} links not followed, the pipe not opened"
-    seen(seen)
+    told = f"{len(names)} pictures in {watch.seconds:.2f} s, {len(skipped)} links not followed, the pipe not opened"
+    seen(told)
 
 
 def test_F21_sizes(seen: Seen) -> None:
@@ -841,8 +841,8 @@ def test_F26_hostile_archives(tmp_path: Path, seen: Seen) -> None:
     assert watch.written == []
     assert watch.growth_mib < 64.0
     assert sorted(tmp_path.rglob("*")) == before
-    seen = f"{len(refused)} archives refused, {len(watch.written)} files written, {watch.growth_mib:.0f} MiB"
-    seen(seen)
+    told = f"{len(refused)} archives refused, {len(watch.written)} files written, {watch.growth_mib:.0f} MiB"
+    seen(told)
 
 
 def test_F27_likelihood_and_kl(seen: Seen) -> None:
