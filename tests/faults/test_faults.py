@@ -227,7 +227,7 @@ def test_F04_a_full_disk_is_told_and_spares_what_is_there(finished: Path, photos
         assert "File too large" in line
         assert "saved" not in child.said()
         assert (newest_step(run), leftovers(run)) == (6, [])
-        told.append(line.removeprefix("jeppa: ").partition(":")[0].removeprefix(f"{run}/"))
+        told.append(line.removeprefix("jeppa: ").partition(":")[0].replace(str(run), "RUN").strip("'"))
     seen(f"at limits of {limits} bytes exit 2, naming {told}; step 6 intact")
 
 
