@@ -24,8 +24,8 @@ def margin_for(config: VAEConfig) -> int:
     """Width in cells of the border of a tile whose answers the end of the tile has changed.
 
     What a place contributes through n layers of 3x3 falls off like a Gaussian of variance 2/3 n (a convolution of n
-    boxes), much faster than the whole receptive field suggests; two deviations are left out. Measured in
-    `results/tiling.md`. Source: Luo et al., Understanding the effective receptive field, arXiv 1701.04128.
+    boxes), much faster than the whole receptive field suggests; two deviations are left out;
+    `results/tiling.py` measures it. Source: Luo et al., Understanding the effective receptive field, arXiv 1701.04128.
     """
     sizes = _level_sizes(config)
     # First and last layer, two blocks in the middle, a block more at each level of the decoder than of the encoder.
