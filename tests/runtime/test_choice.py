@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -63,4 +65,19 @@ def test_the_choice_depends_on_what_is_measured(monkeypatch: pytest.MonkeyPatch)
     choose(watch, monkeypatch)
     steps = watch.steps
     choose_runtime("auto", nn.Linear(2, 2), "other work", watch.step)
+    assert watch.steps > steps
+
+
+@pytest.mark.parametrize(
+    "entry", ['"fp32"', '{"precision": "fp8", "channels_last": true}', '{"speed": 1}', "[]", "null"]
+)
+def test_a_spoilt_memory_is_measured_anew(entry: str, monkeypatch: pytest.MonkeyPatch):
+    """Red when what stands in the file is taken as it is."""
+    watch = Watch({**ALL, ("bf16", True): 0.2})
+    first = choose(watch, monkeypatch)
+    path = choice._cache_file()
+    (key,) = json.loads(path.read_text())
+    path.write_text(f'{{"{key}": {entry}}}')
+    steps = watch.steps
+    assert choose(watch, monkeypatch) == first
     assert watch.steps > steps

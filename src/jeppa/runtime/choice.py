@@ -80,9 +80,9 @@ def choose_runtime(wanted: Precision, net: nn.Module, kind: str, work: Work) -> 
     if not _bf16_is_native():
         return replace(EXACT, reason="bf16 matrix products are slower than fp32 on this processor")
     key = _key(net, kind)
-    remembered = _remembered().get(key)
+    remembered = _recall(key)
     if remembered is not None:
-        return Runtime(**remembered)
+        return remembered
     choice = _measure(work)
     _remember(key, choice)
     return choice
@@ -129,7 +129,18 @@ def _cache_file() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jeppa" / "runtime.json"
 
 
-def _remembered() -> dict[str, dict[str, Any]]:
+def _recall(key: str) -> Runtime | None:
+    """What was chosen before; None where nothing was, or what stands there is no runtime."""
+    entry = _remembered().get(key)
+    known = {(one.precision, one.channels_last, one.flat_norms) for one in (EXACT, *CANDIDATES)}
+    try:
+        found = Runtime(**entry) if isinstance(entry, dict) else None
+        return found if found and (found.precision, found.channels_last, found.flat_norms) in known else None
+    except TypeError:
+        return None
+
+
+def _remembered() -> dict[str, Any]:
     try:
         content = json.loads(_cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
