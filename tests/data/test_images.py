@@ -3,37 +3,19 @@
 Depths, modes, EXIF and profiles are in the rows F16 to F19 of tests/faults/test_faults.py.
 """
 
-import io
 import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from images import MAGIC, chunk, encoded, raw_png
 from PIL import Image
 
 from jeppa.data.decode import MAX_FILE_BYTES, read_pixels
 from jeppa.data.images import fit, read_image, to_pixels, to_x
 from jeppa.errors import DataError
-
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-
-def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: bytes) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return PNG_MAGIC + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def colours() -> np.ndarray:
@@ -120,7 +102,7 @@ def test_pixel_limit_is_inclusive() -> None:
         (b"%PDF-1.7\n", "PDF"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "a video"),
         (b"\xff\x0a\0\0", "JPEG XL"),
-        (PNG_MAGIC, "damaged"),
+        (MAGIC, "damaged"),
     ],
 )
 def test_what_is_no_image_is_refused_by_content(data: bytes, word: str) -> None:
