@@ -8,8 +8,9 @@ from multiprocessing import get_context
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from jeppa.bench.clock import Row, figure, seconds
+from jeppa.bench.clock import Row, seconds
 from jeppa.vae import HeteroscedasticVAE
 
 SIDES = (256, 512, 1024, 2048, 4096)
@@ -31,12 +32,14 @@ def growth_rows(alternations: int) -> Iterator[Row]:
 
 def _exponent(name: str, sizes: list[int], values: list[float], told: str) -> Row:
     """Slope of log value over log size; the spread is that of the slopes with one size left out."""
-    logs = np.log(np.asarray(sizes, float)), np.log(np.asarray(values))
-    slope = float(np.polyfit(*logs, 1)[0])
-    kept = [[j for j in range(len(sizes)) if j != i] for i in range(len(sizes))]
-    without = [float(np.polyfit(logs[0][k], logs[1][k], 1)[0]) for k in kept]
-    row = figure(name, [*without], f"exponent, not a ratio; {told}")
-    return Row(name, slope, row.ratio_min, row.ratio_max, None, None, row.note)
+    size, value = np.log(np.asarray(sizes, float)), np.log(np.asarray(values))
+    slope = _slope(size, value)
+    without = [_slope(np.delete(size, i), np.delete(value, i)) for i in range(len(sizes))]
+    return Row(name, slope, min(without), max(without), None, None, f"exponent, not a ratio; {told}")
+
+
+def _slope(size: NDArray[np.float64], value: NDArray[np.float64]) -> float:
+    return float(np.polyfit(size, value, 1)[0])
 
 
 def _alone(work: Callable[[int, int], tuple[float, float]], size: int, repeats: int) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from jeppa.bench.clock import Row, race
 from jeppa.config import DataConfig, OptimConfig, VAEConfig, VAERun
 from jeppa.data import CropDataset, open_source
 from jeppa.train import VAEObjective, train
+from jeppa.train.vae import initial_model
 
 BATCH = 32
 SIDE = 64
@@ -44,7 +45,7 @@ def training_rows(alternations: int) -> Iterator[Row]:
 def plain_loop(config: VAERun) -> Generator[float, None, None]:
     """The loop that a user would write: the losses of its steps."""
     accelerator = Accelerator()
-    model = AutoencoderKL(**VAEObjective(config).model.vae.config)
+    model: AutoencoderKL = initial_model(config, None).vae
     crops = CropDataset(open_source(config.data.data, "train"), SIDE, config.seed)
     keys = (range(start, start + BATCH) for start in range(0, MANY_STEPS * BATCH, BATCH))
     loader = DataLoader(crops, batch_sampler=keys)  # type: ignore[arg-type]

@@ -19,11 +19,19 @@ def prepare(net: nn.Module, runtime: Runtime) -> None:
 
     A net that is prepared for bf16 must cast its input to the type of its first weight, as ours do.
     """
-    net.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
+    lay_out(net, runtime)
     if runtime.precision == "bf16":
         cast_weights(net, torch.bfloat16)
-    if runtime.flat_norms:
-        norms_in_default_layout(net)
+
+
+def lay_out(net: nn.Module, runtime: Runtime) -> list[RemovableHandle]:
+    """Change the memory layout of `net` in place, all that training needs beside autocast.
+
+    Returns:
+        Handles; removing them all undoes the detour of the norms.
+    """
+    net.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
+    return norms_in_default_layout(net) if runtime.flat_norms else []
 
 
 def cast_weights(net: nn.Module, dtype: torch.dtype) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from jeppa.config import RunConfig
 from jeppa.errors import TrainingError
-from jeppa.runtime import Runtime, choose_runtime, norms_in_default_layout
+from jeppa.runtime import Runtime, choose_runtime, lay_out
 from jeppa.train.changes import Change
 from jeppa.train.failures import told_plainly
 from jeppa.train.interrupt import StopSignal
@@ -66,9 +66,7 @@ def _train(
     objective.to(PartialState().device)
     runtime = _runtime(objective, config)
     accelerator = Accelerator()
-    objective.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
-    if runtime.flat_norms:
-        norms_in_default_layout(objective)
+    lay_out(objective, runtime)
     optimizer = torch.optim.AdamW(
         [{"params": group} for group in objective.groups()],
         optim.learning_rate,
@@ -173,8 +171,7 @@ class _Window:
 
 def _runtime(objective: Objective, config: RunConfig) -> Runtime:
     def step(runtime: Runtime) -> None:
-        objective.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
-        handles = norms_in_default_layout(objective) if runtime.flat_norms else []
+        handles = lay_out(objective, runtime)
         batch = _placed(next(iter(objective.batches(0, 1))), torch.device("cpu"), runtime)
         with _autocast(torch.device("cpu"), runtime):
             terms = objective(batch, torch.Generator().manual_seed(0))

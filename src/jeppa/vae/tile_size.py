@@ -2,10 +2,10 @@
 
 import math
 
+from jeppa.bands import CELL
 from jeppa.config import VAEConfig
 from jeppa.vae.spans import LEAST_TILE
 
-CELL = 8
 NUMBERS = 2**25
 """Activations of the widest layer for one tile: 128 MiB in float32, of which a pass holds a few."""
 PICTURES = 24
