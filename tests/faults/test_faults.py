@@ -767,7 +767,7 @@ def test_F23_hostile_safetensors(tmp_path: Path, seen: Seen) -> None:
 def test_F24_hostile_model_folder(tmp_path: Path, seen: Seen) -> None:
     """Foreign `_class_name`, `auto_map`, `../` in an index, a custom .py: refused; nothing imported; offline.
 
-    Red when `_read_part` skips the check of the configuration or of the files beside it, and when the model is built
+    Red when `read_part` skips the check of the configuration or of the files beside it, and when the model is built
     before its outline: then terabytes are asked for.
     """
     canary = tmp_path / "canary"

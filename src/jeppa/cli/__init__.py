@@ -11,6 +11,7 @@ import cyclopts
 from jeppa.cli.making import generate, reconstruct
 from jeppa.cli.measuring import bench, calibrate, compare, evaluate
 from jeppa.cli.mixing import interpolate, mix
+from jeppa.cli.shipped import models
 from jeppa.cli.terminal import complain, console, say
 from jeppa.cli.training import train_app
 from jeppa.errors import JeppaError
@@ -21,7 +22,7 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
-for command in (reconstruct, generate, interpolate, mix, evaluate, calibrate, compare, bench):
+for command in (reconstruct, generate, interpolate, mix, evaluate, calibrate, compare, bench, models):
     app.command(command)
 
 

@@ -32,7 +32,7 @@ def reconstruct(
     NAME.draw.png, the reconstruction with a drawn residual, if the temperature is above 0.
 
     Args:
-        model: run folder or exported folder.
+        model: run folder, exported folder or name of a shipped model.
         input: an image file, a folder or a zip of images.
         out: folder to write.
         temperature: size of the drawn residual: 0 for none, 1 for a fair draw from the predicted distribution.
@@ -60,7 +60,7 @@ def generate(
     """Draw pictures by latent DDIM; each PNG carries its settings and the denoiser's uncertainty of it.
 
     Args:
-        model: run folder of a denoiser.
+        model: run folder or exported folder of a denoiser, or name of a shipped one.
         out: folder to write.
         number: how many pictures to keep.
         seed: seed of the first picture; the next ones count up.

@@ -16,7 +16,7 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
     """Measure a VAE on images it was not trained on; writes metrics.json.
 
     Args:
-        model: run folder or exported folder.
+        model: run folder, exported folder or name of a shipped model.
         data: folder, zip file or builtin:photos.
         out: JSON file to write.
         resolution: side of the centred square to measure; whole images unless given.
@@ -43,7 +43,7 @@ def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = Non
     """Fit the size of sigma to held-out images and export the model with it; reconstructions stay as they are.
 
     Args:
-        model: run folder or exported folder of a VAE with a sigma head.
+        model: run folder, exported folder or shipped name of a VAE with a sigma head.
         data: folder, zip file or builtin:photos.
         out: folder to write; opens like the run folder.
         resolution: side of the centred square of each image; whole images unless given.

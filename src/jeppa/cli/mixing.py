@@ -35,7 +35,7 @@ def interpolate(
     Writes the frames, a contact sheet and an animation.
 
     Args:
-        model: run folder or exported folder.
+        model: run folder, exported folder or name of a shipped model.
         a: first picture.
         b: second picture.
         out: folder to write.
@@ -65,7 +65,7 @@ def mix(
     Writes fade.png, fuse.png, with a denoiser morph.png, and sheet.png: all of them between the two pictures.
 
     Args:
-        model: run folder or exported folder.
+        model: run folder, exported folder or name of a shipped model.
         a: first picture.
         b: second picture.
         out: folder to write.

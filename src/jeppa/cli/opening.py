@@ -12,7 +12,7 @@ Speed = Literal["auto", "exact"]
 
 
 def opened(path: Path, precision: Speed) -> "Model":
-    """The model of a run folder or exported folder, as fast as `precision` allows on this machine."""
+    """The model of that folder or shipped name, as fast as `precision` allows on this machine."""
     from jeppa.pipeline import load_model
 
     model = load_model(path, precision)

@@ -40,7 +40,7 @@ def train_vae(
     Args:
         out: run folder to write.
         config: YAML file with settings; flags win over it.
-        init: exported folder or run folder of a VAE to start from.
+        init: exported folder, run folder or shipped name of a VAE to start from.
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
@@ -69,7 +69,8 @@ def train_diffusion(
 
     Args:
         out: run folder to write.
-        vae: run folder of the VAE; needed unless the settings name it or a trained denoiser.
+        vae: run folder, exported folder or shipped name of the VAE; needed unless the settings name it or a trained
+            denoiser.
         config: YAML file with settings; flags win over it.
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.

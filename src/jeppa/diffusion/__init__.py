@@ -2,6 +2,7 @@
 
 from jeppa.diffusion.ddim import ddim_step, ddim_variance, x0_share
 from jeppa.diffusion.denoiser import Denoiser, guided, make_unet, null_label
+from jeppa.diffusion.interop import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, save_denoiser
 from jeppa.diffusion.inversion import invert_ddim
 from jeppa.diffusion.loss import denoising_loss, drop_labels, sample_timesteps
 from jeppa.diffusion.prediction import Denoise, Prediction, add_noise, target
@@ -12,8 +13,10 @@ from jeppa.diffusion.variance import VarianceHead
 
 __all__ = [
     "DDIM",
+    "DESCRIPTION",
     "Denoise",
     "Denoiser",
+    "DenoiserAbout",
     "HeteroscedasticDDIMScheduler",
     "Prediction",
     "SamplerStep",
@@ -30,11 +33,14 @@ __all__ = [
     "guided",
     "initial_noise",
     "invert_ddim",
+    "load_denoiser",
+    "make_denoiser",
     "make_scheduler",
     "make_unet",
     "null_label",
     "sample_ddim",
     "sample_timesteps",
+    "save_denoiser",
     "target",
     "timesteps",
     "x0_share",

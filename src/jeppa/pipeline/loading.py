@@ -1,4 +1,4 @@
-"""Open a run folder or an exported folder as a `Model`."""
+"""Open a run folder, an exported folder or a shipped model as a `Model`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,30 +11,37 @@ from torch import nn
 
 from jeppa.checkpoint import Checkpoint, is_checkpoint, newest_checkpoint, open_checkpoint
 from jeppa.config import DiffusionRun, Precision, Settings, VAERun, load_run, parse
-from jeppa.diffusion import Denoiser, make_scheduler, make_unet
+from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, make_scheduler
 from jeppa.errors import CheckpointError
 from jeppa.latent import LatentCodec, LatentStats
 from jeppa.pipeline.model import Model
 from jeppa.pipeline.speed import denoiser_runtime, vae_runtime
 from jeppa.runtime import prepare
+from jeppa.shipped import SHIPPED, find_shipped
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
 from jeppa.vae.interop import NOT_A_FOLDER
 
 Net = TypeVar("Net", bound=nn.Module)
 
+RESOLUTION = 256
+"""Pixels a side at which a VAE works unless asked otherwise."""
+
 
 def load_model(path: Path | str, precision: Precision = "exact") -> Model:
-    """Open a run folder (its newest intact checkpoint), a checkpoint folder of a run, or an exported folder.
+    """Open a run folder (its newest intact checkpoint), a checkpoint of a run, an exported folder or a shipped model.
 
     The weights are the averaged ones.
 
     Args:
-        path: the folder.
+        path: the folder, or the name of a shipped model where there is no such folder.
         precision: exact computes in float32; auto in what was measured to be fastest here, which `Model.notes` tells.
 
     Raises:
         CheckpointError: there is none, or what is there is damaged or of another architecture.
     """
+    found = find_shipped(path)
+    if found is not None:
+        return _fast(_exported(Path(path), found.vae, found.denoiser), precision)
     path = Path(path)
     run = path.absolute().parents[1] if is_checkpoint(path.absolute()) else path
     if (run / "config.yaml").is_file():
@@ -46,23 +53,22 @@ def load_model(path: Path | str, precision: Precision = "exact") -> Model:
     if path.is_file():
         raise CheckpointError(f"{path}: {NOT_A_FOLDER}")
     if (path / "model.json").is_file():
-        vae, stats = load_folder(path)
-        return _fast(Model(path, _codec(vae, stats, path), None, make_scheduler(), (), 256), precision)
+        return _fast(_exported(path, path, path if (path / DESCRIPTION).is_file() else None), precision)
     kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
-    raise CheckpointError(f"{path}: {kind}; give a run folder or an exported one")
+    shipped = ", ".join(model.name for model in SHIPPED)
+    raise CheckpointError(f"{path}: {kind}; give a run folder, an exported one, or one of {shipped}")
 
 
-def denoiser_for(config: DiffusionRun, latent_channels: int) -> Denoiser:
-    """The denoiser that `config` describes, with weights from torch's global generator."""
-    unet = make_unet(
-        sample_size=config.data.resolution // FACTOR,
+def about_denoiser(config: DiffusionRun, latent_channels: int, labels: tuple[str, ...] = ()) -> DenoiserAbout:
+    """What `config` says of a denoiser of latents with that many channels."""
+    return DenoiserAbout(
+        config=config.model,
+        prediction=config.prediction,
+        variance=config.variance,
         latent_channels=latent_channels,
-        block_out_channels=config.model.block_out_channels,
-        layers_per_block=config.model.layers_per_block,
-        attention=config.model.attention,
-        num_classes=config.model.num_classes,
+        resolution=config.data.resolution,
+        labels=labels,
     )
-    return Denoiser(unet, config.prediction, config.model.variance_channels if config.variance else None)
 
 
 def _fast(model: Model, precision: Precision) -> Model:
@@ -77,6 +83,20 @@ def _fast(model: Model, precision: Precision) -> Model:
     return replace(model, notes=tuple(notes))
 
 
+def _exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Model:
+    vae, stats = load_folder(vae_folder)
+    codec = _codec(vae, stats, path)
+    if denoiser_folder is None:
+        return Model(path, codec, None, make_scheduler(), (), RESOLUTION)
+    denoiser, about = load_denoiser(denoiser_folder, FACTOR)
+    if about.latent_channels != vae.config.latent_channels:
+        raise CheckpointError(
+            f"{path}: its denoiser is for latents of {about.latent_channels} channels, but the VAE has "
+            f"{vae.config.latent_channels}; export it again"
+        )
+    return Model(path, codec, denoiser, make_scheduler(kind=about.prediction), about.labels, about.resolution)
+
+
 def _vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
     model, published = _load_averaged(checkpoint, partial(HeteroscedasticVAE, config.model, config.likelihood))
     codec = _codec(model, published.get("latent"), path)
@@ -86,7 +106,9 @@ def _vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
 def _diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint) -> Model:
     vae, stats = load_folder(path)
     codec = _codec(vae, stats, path)
-    denoiser, published = _load_averaged(checkpoint, partial(denoiser_for, config, vae.config.latent_channels))
+    about = about_denoiser(config, vae.config.latent_channels)
+    make = partial(make_denoiser, about, about.resolution // FACTOR)
+    denoiser, published = _load_averaged(checkpoint, make)
     denoiser.eval().requires_grad_(False)
     labels = parse(_Labels, published, str(path)).labels
     return Model(path, codec, denoiser, make_scheduler(kind=config.prediction), labels, config.data.resolution)

@@ -15,21 +15,24 @@ from jeppa.data import CropDataset, ImageSource, decoded_images, open_source, wr
 from jeppa.data.sheet import contact_sheet
 from jeppa.diffusion import (
     DDIM,
+    DenoiserAbout,
     alpha_bars,
     denoising_loss,
     drop_labels,
     generators_for,
     guided,
     initial_noise,
+    make_denoiser,
     make_scheduler,
     null_label,
     sample_ddim,
     sample_timesteps,
+    save_denoiser,
 )
 from jeppa.errors import ConfigError
 from jeppa.gaussian import standard_normal
 from jeppa.latent import LatentCodec
-from jeppa.pipeline import Model, denoiser_for, load_model
+from jeppa.pipeline import Model, about_denoiser, load_model
 from jeppa.train.objective import Batch, Objective
 from jeppa.vae import FACTOR, save_folder
 
@@ -56,7 +59,7 @@ class DiffusionObjective(Objective):
         self.source = open_source(config.data.data, "train")
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.model = denoiser_for(config, codec.vae.config.latent_channels)
+            self.model = make_denoiser(self._about(), config.data.resolution // FACTOR)
         if config.denoiser is not None:
             self._keep(load_model(Path(config.denoiser)))
         if config.optim.gradient_checkpointing:
@@ -132,12 +135,14 @@ class DiffusionObjective(Objective):
 
     def publish(self, run: Path) -> dict[str, Any]:
         """Export net, schedule and the VAE beside them, so that the run folder needs no other."""
-        self.model.unet.save_pretrained(run / "unet")
-        if self.model.head is not None:
-            self.model.head.save_pretrained(run / "variance_head")
-        self.schedule.save_pretrained(run / "scheduler")
+        about = self._about()
+        save_denoiser(self.model, self.schedule, about, run)
         save_folder(self.codec.vae, self.codec.stats.shift, self.codec.stats.scale, run)
-        return {"labels": list(self.source.labels) if self.config.classes else []}
+        return {"labels": list(about.labels)}
+
+    def _about(self) -> DenoiserAbout:
+        labels = self.source.labels if self.config.classes else ()
+        return about_denoiser(self.config, self.codec.vae.config.latent_channels, labels)
 
     def _keep(self, trained: Model) -> None:
         """Take over the net of a trained denoiser and freeze it."""

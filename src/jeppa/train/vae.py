@@ -26,6 +26,7 @@ from jeppa.data.sheet import contact_sheet, reconstruction_rows
 from jeppa.errors import CheckpointError
 from jeppa.latent import measure
 from jeppa.lpips import load_lpips
+from jeppa.shipped import find_shipped
 from jeppa.train.objective import Batch, Objective
 from jeppa.train.rate import KLTerm, latent_summary
 from jeppa.train.workers import load_batches
@@ -47,7 +48,7 @@ class VAEObjective(Objective):
 
     Args:
         config: all settings of the run.
-        init: exported folder of a VAE to start from, or None for random weights.
+        init: exported folder or shipped name of a VAE to start from, or None for random weights.
     """
 
     def __init__(self, config: VAERun, init: Path | None = None) -> None:
@@ -159,7 +160,8 @@ def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
 
 
 def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
-    given, _ = load_folder(init)
+    shipped = find_shipped(init)
+    given, _ = load_folder(init if shipped is None else shipped.vae)
     try:
         model.vae.load_state_dict(given.vae.state_dict())
         if model.sigma_head is not None and given.sigma_head is not None:

@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from jeppa.config import Likelihood, Settings, VAEConfig, parse
 from jeppa.errors import CheckpointError
+from jeppa.parts import read_part
 from jeppa.strict_json import read_json
-from jeppa.tensors import read_tensors
 from jeppa.vae.model import HeteroscedasticVAE
 
 FORMAT = 1
@@ -24,7 +23,6 @@ NOT_A_FOLDER = (
     "a file, but a model is a run folder or an exported folder; pickles (.ckpt, .pt, .bin) are never opened, because "
     "they can run code"
 )
-NOT_OURS = (".py", ".index.json", ".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tuple[float, ...], folder: Path) -> None:
@@ -66,29 +64,14 @@ def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
     about = parse(Description, read_json(folder / "model.json"), str(folder / "model.json"))
     with torch.device("meta"):
         outline = HeteroscedasticVAE(about.config, about.likelihood)
-    weights = {"vae": _read_part(outline.vae, "AutoencoderKL", folder / "vae")}
+    weights = {"vae": read_part(outline.vae, "AutoencoderKL", folder / "vae")}
     if outline.sigma_head is not None:
-        weights["sigma_head"] = _read_part(outline.sigma_head, "SigmaHead", folder / "sigma_head")
+        weights["sigma_head"] = read_part(outline.sigma_head, "SigmaHead", folder / "sigma_head")
     model = HeteroscedasticVAE(about.config, about.likelihood)
     for name, tensors in weights.items():
         model.get_submodule(name).load_state_dict(tensors)
     model.mean_square.fill_(about.mean_square)
     return model.eval(), {"shift": about.latent_shift, "scale": about.latent_scale}
-
-
-def _read_part(outline: torch.nn.Module, class_name: str, folder: Path) -> dict[str, Tensor]:
-    """Weights of one module, of the names and shapes that `outline` (on the meta device, so without memory) has."""
-    config = read_json(folder / "config.json")
-    named = config.get("_class_name")
-    if named != class_name or "auto_map" in config:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: names {'code' if 'auto_map' in config else f'class {named!r:.80}'}, but must "
-            f"be an {class_name} and name no code; do not use this folder"
-        )
-    stranger = next((path for path in sorted(folder.iterdir()) if path.name.endswith(NOT_OURS)), None)
-    if stranger is not None:
-        raise CheckpointError(f"{stranger}: code, pickles and split weights have no place here; do not use this folder")
-    return read_tensors(folder / "diffusion_pytorch_model.safetensors", outline.state_dict())
 
 
 class Description(Settings):
