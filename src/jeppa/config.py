@@ -24,6 +24,8 @@ PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Preset = Literal["tiny", "small", "sd"]
 Precision = Literal["auto", "exact", "bf16"]
 
+HEADLESS = frozenset({"shared", "fixed"})
+"""Likelihoods with one variance for all pixels."""
 LPIPS_SIDE = 32
 MAX_SIDE = 8192
 # So that the outline of a model that a stranger describes is built in no time.
@@ -163,6 +165,9 @@ class VAERun(Settings):
     preset: Preset | None = Field("small", description="Name of the architecture; None when `model` is given.")
     model: VAEConfig = Field(default_factory=lambda: PRESETS["small"], description="The architecture.")
     likelihood: Likelihood = Field("faithful", description="How the decoder's variance is learned.")
+    frozen: bool = Field(
+        False, description="Keep encoder and mean of the VAE that training starts from; only the sigma head learns."
+    )
     beta: float = Field(1.0, ge=0.0, description="Weight of the KL term; 1 is the evidence lower bound.")
     rate: float | None = Field(
         None, gt=0.0, description="Bits a dimension that the latent may cost; beta follows. None keeps beta as it is."
@@ -192,6 +197,15 @@ class VAERun(Settings):
     def _lpips_sees_something(self) -> Self:
         if self.perceptual > 0.0 and self.data.resolution < LPIPS_SIDE:
             raise ValueError(f"perceptual needs crops of at least {LPIPS_SIDE} pixels, not {self.data.resolution}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if self.frozen and (self.likelihood in HEADLESS or self.perceptual > 0.0):
+            what = (
+                f"{self.likelihood} has no sigma head" if self.likelihood in HEADLESS else "perceptual is of the mean"
+            )
+            raise ValueError(f"frozen leaves nothing but the sigma head to learn, but {what}: leave one of them out")
         return self
 
     @model_validator(mode="after")

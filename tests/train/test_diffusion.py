@@ -8,9 +8,10 @@ from torch import Tensor
 
 from jeppa.checkpoint import newest_checkpoint
 from jeppa.config import DiffusionRun, load_run, parse
+from jeppa.data import write_png
 from jeppa.errors import ConfigError
 from jeppa.pipeline import SamplerSettings, load_model
-from jeppa.train import DiffusionObjective, like_denoiser, train
+from jeppa.train import DiffusionObjective, like_denoiser, train, with_classes
 
 
 def load_config(run: Path) -> DiffusionRun:
@@ -85,10 +86,36 @@ def test_every_kind_of_prediction_trains_and_samples(kind: str, vae_folder: Path
 
 
 def test_what_cannot_take_a_head_is_one_line(vae_folder: Path, diffusion_folder: Path):
-    with pytest.raises(ConfigError, match="a VAE without a denoiser; give the run folder of a denoiser"):
+    with pytest.raises(
+        ConfigError, match="a VAE without a denoiser, or no model at all; give the run folder of a denoiser"
+    ):
         like_denoiser(parse(DiffusionRun, {"vae": str(vae_folder), "denoiser": str(vae_folder)}, "test"))
     with pytest.raises(ConfigError, match="denoiser keeps the net as it is, so variance must be learned"):
         parse(DiffusionRun, {"vae": "x", "denoiser": "y", "variance": False}, "test")
     values = {"vae": str(vae_folder), "denoiser": str(diffusion_folder), "data": {"resolution": 32}}
     with pytest.raises(ConfigError, match="its net differs from the settings"):
         DiffusionObjective(parse(DiffusionRun, values, "test"), load_model(vae_folder).codec)
+
+
+def test_what_learns_on_starts_where_the_other_ended(diffusion_folder: Path, tmp_path: Path):
+    """Red when net, head or the rows of known classes start anew, or a new class does not start as no class."""
+    given = load_model(diffusion_folder)
+    old, new = given.labels[1], "a class of its own"
+    for label in (new, old):
+        (tmp_path / "data" / "train" / label).mkdir(parents=True)
+        (tmp_path / "data" / "val" / label).mkdir(parents=True)
+        for split in ("train", "val"):
+            write_png(torch.zeros(3, 32, 32), tmp_path / "data" / split / label / "one.png")
+    values = {"vae": str(diffusion_folder), "classes": True, "data": {"data": str(tmp_path / "data"), "resolution": 32}}
+    config = with_classes(like_denoiser(parse(DiffusionRun, values, "test"), diffusion_folder))
+    model = DiffusionObjective(config, given.codec, diffusion_folder).model
+    before, after = given.denoiser.state_dict(), model.state_dict()
+    name = "unet.class_embedding.weight"
+    assert [key for key in before if key != name and not torch.equal(before[key], after[key])] == []
+    assert sorted([new, old]) == [new, old]
+    assert torch.equal(after[name], before[name][[len(given.labels), 1, len(given.labels)]])
+
+
+def test_a_vae_is_no_start_for_a_denoiser(vae_folder: Path):
+    with pytest.raises(ConfigError, match="give the run folder of a denoiser"):
+        like_denoiser(parse(DiffusionRun, {"vae": str(vae_folder)}, "test"), vae_folder)

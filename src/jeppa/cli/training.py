@@ -61,6 +61,7 @@ def train_diffusion(
     out: Path,
     vae: Path | None = None,
     config: Path | None = None,
+    init: Path | None = None,
     resume: bool = False,
     allow_change: list[Change] | None = None,
     flags: Annotated[DiffusionFlags | None, Flat] = None,
@@ -72,19 +73,21 @@ def train_diffusion(
         vae: run folder, exported folder or shipped name of the VAE; needed unless the settings name it or a trained
             denoiser.
         config: YAML file with settings; flags win over it.
+        init: run folder, exported folder or shipped name of a denoiser to start from; its VAE is the default, and
+            classes of the same name keep what it knows of them.
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
     values = _values(DiffusionRun, flags, config, out, resume)
-    own = vae or values.get("vae") or values.get("denoiser")
+    own = vae or values.get("vae") or values.get("denoiser") or init
     values |= {} if own is None else {"vae": str(own)}
     asked = parse(DiffusionRun, values, str(config or "flags"))
     from jeppa.pipeline import load_model
     from jeppa.progress import follow
     from jeppa.train import DiffusionObjective, like_denoiser, train, with_classes
 
-    settings = with_classes(like_denoiser(asked))
-    objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec)
+    settings = with_classes(like_denoiser(asked, init))
+    objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec, init)
     say_skipped(objective.source)
     follow("diffusion", train(objective, settings, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")

@@ -2,7 +2,14 @@
 
 from jeppa.diffusion.ddim import ddim_step, ddim_variance, x0_share
 from jeppa.diffusion.denoiser import Denoiser, guided, make_unet, null_label
-from jeppa.diffusion.interop import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, save_denoiser
+from jeppa.diffusion.interop import (
+    DESCRIPTION,
+    DenoiserAbout,
+    load_denoiser,
+    make_denoiser,
+    read_description,
+    save_denoiser,
+)
 from jeppa.diffusion.inversion import invert_ddim
 from jeppa.diffusion.loss import denoising_loss, drop_labels, sample_timesteps
 from jeppa.diffusion.prediction import Denoise, Prediction, add_noise, target
@@ -38,6 +45,7 @@ __all__ = [
     "make_scheduler",
     "make_unet",
     "null_label",
+    "read_description",
     "sample_ddim",
     "sample_timesteps",
     "save_denoiser",

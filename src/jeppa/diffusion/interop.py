@@ -69,6 +69,16 @@ def save_denoiser(denoiser: Denoiser, schedule: DDIMScheduler, about: DenoiserAb
     os.replace(temporary, folder / DESCRIPTION)
 
 
+def read_description(folder: Path) -> DenoiserAbout:
+    """The content of a folder's `denoiser.json`.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+        ConfigError: it describes no denoiser of ours.
+    """
+    return parse(DenoiserAbout, read_json(folder / DESCRIPTION), str(folder / DESCRIPTION))
+
+
 def load_denoiser(folder: Path, factor: int) -> tuple[Denoiser, DenoiserAbout]:
     """Read what `save_denoiser` wrote: net and head in evaluation mode, and the description.
 
@@ -80,7 +90,7 @@ def load_denoiser(folder: Path, factor: int) -> tuple[Denoiser, DenoiserAbout]:
         CheckpointError: a file is missing, damaged or hostile.
         ConfigError: `denoiser.json` describes no denoiser of ours.
     """
-    about = parse(DenoiserAbout, read_json(folder / DESCRIPTION), str(folder / DESCRIPTION))
+    about = read_description(folder)
     with torch.device("meta"):
         outline = make_denoiser(about, about.resolution // factor)
     weights = {"unet": read_part(outline.unet, "UNet2DModel", folder / "unet")}

@@ -1,6 +1,6 @@
 """From a folder to a working model: reconstruct, sigma map, generate, interpolate, mix."""
 
-from jeppa.pipeline.loading import about_denoiser, load_model
+from jeppa.pipeline.loading import about_denoiser, describe_denoiser, load_model
 from jeppa.pipeline.mixing import Method, between, even_shares, fuse, slerp
 from jeppa.pipeline.model import BATCH, Model, Sample
 from jeppa.pipeline.preview import Preview
@@ -18,6 +18,7 @@ __all__ = [
     "Uncertainty",
     "about_denoiser",
     "between",
+    "describe_denoiser",
     "even_shares",
     "fuse",
     "load_model",

@@ -11,8 +11,8 @@ from torch import nn
 
 from jeppa.checkpoint import Checkpoint, is_checkpoint, newest_checkpoint, open_checkpoint
 from jeppa.config import DiffusionRun, Precision, Settings, VAERun, load_run, parse
-from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, make_scheduler
-from jeppa.errors import CheckpointError
+from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, make_scheduler, read_description
+from jeppa.errors import CheckpointError, ConfigError
 from jeppa.latent import LatentCodec, LatentStats
 from jeppa.pipeline.model import Model
 from jeppa.pipeline.speed import denoiser_runtime, vae_runtime
@@ -69,6 +69,19 @@ def about_denoiser(config: DiffusionRun, latent_channels: int, labels: tuple[str
         resolution=config.data.resolution,
         labels=labels,
     )
+
+
+def describe_denoiser(path: Path | str) -> DenoiserAbout:
+    """What a run folder, an exported folder or a shipped model says of its denoiser.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    found = find_shipped(path)
+    folder = Path(path) if found is None else found.denoiser
+    if folder is None or not (folder / DESCRIPTION).is_file():
+        raise ConfigError(f"{path}: a VAE without a denoiser, or no model at all; give the run folder of a denoiser")
+    return read_description(folder)
 
 
 def _fast(model: Model, precision: Precision) -> Model:

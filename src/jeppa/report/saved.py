@@ -22,7 +22,7 @@ class Saved(BaseModel):
 
 
 class Arm(Saved):
-    """One trained VAE; its run folder holds `log.jsonl` and `metrics.json`."""
+    """One VAE; its folder holds `metrics.json` and, where it was trained for this report (`steps`), `log.jsonl`."""
 
     arm: str
     title: str
@@ -130,6 +130,7 @@ class Report(Saved):
 
     arms: list[Arm] = Field(min_length=1)
     title: str = "jeppa report"
+    leading: str | None = None
     command: str | None = None
     seed: int | None = None
     created: datetime | None = None
@@ -147,8 +148,9 @@ class Report(Saved):
 
     @property
     def lead(self) -> Arm:
-        """The heteroscedastic arm, whose sigma the page is about: `faithful`, else the first one."""
-        return next((arm for arm in self.arms if arm.arm == "faithful"), self.arms[0])
+        """The arm whose sigma the page is about: the one named as leading, else `faithful`, else the first one."""
+        wanted = self.leading or "faithful"
+        return next((arm for arm in self.arms if arm.arm == wanted), self.arms[0])
 
     @property
     def twin(self) -> Arm | None:

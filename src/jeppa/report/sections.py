@@ -114,7 +114,7 @@ def sigma_plots(report: Report) -> list[Markup]:
 
 def training_plots(folder: Path, report: Report) -> list[Markup]:
     """PSNR, ELBO and rate of the arms, then the diffusion loss, from the logs."""
-    logs = [read_log(folder, arm.run) for arm in report.arms]
+    logs = [read_log(folder, arm.run) if arm.steps else [] for arm in report.arms]
     denoiser_log = read_log(folder, report.diffusion.run) if report.diffusion else []
     plots = []
     for key, label, unit in CURVES:

@@ -1,6 +1,7 @@
 """Training: one loop for the VAE and the denoiser."""
 
-from jeppa.train.diffusion import DiffusionObjective, like_denoiser, with_classes
+from jeppa.train.diffusion import DiffusionObjective, with_classes
+from jeppa.train.initial import like_denoiser
 from jeppa.train.interrupt import Interrupted
 from jeppa.train.loop import train
 from jeppa.train.record import StepRecord

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from jeppa.config import DiffusionRun, load_run
+from jeppa.config import DiffusionRun
 from jeppa.data import CropDataset, ImageSource, decoded_images, open_source, write_png
 from jeppa.data.sheet import contact_sheet
 from jeppa.diffusion import (
@@ -32,7 +32,8 @@ from jeppa.diffusion import (
 from jeppa.errors import ConfigError
 from jeppa.gaussian import standard_normal
 from jeppa.latent import LatentCodec
-from jeppa.pipeline import Model, about_denoiser, load_model
+from jeppa.pipeline import about_denoiser, load_model
+from jeppa.train.initial import keep, start_from
 from jeppa.train.objective import Batch, Objective
 from jeppa.vae import FACTOR, save_folder
 
@@ -50,9 +51,10 @@ class DiffusionObjective(Objective):
     Args:
         config: all settings of the run; `config.model.num_classes` must be the number of labels or None.
         codec: the frozen VAE with its statistics.
+        init: run folder, exported folder or shipped name of a denoiser to start from, or None for random weights.
     """
 
-    def __init__(self, config: DiffusionRun, codec: LatentCodec) -> None:
+    def __init__(self, config: DiffusionRun, codec: LatentCodec, init: Path | None = None) -> None:
         super().__init__()
         self.config = config
         self.codec = codec
@@ -61,7 +63,9 @@ class DiffusionObjective(Objective):
             torch.manual_seed(config.seed)
             self.model = make_denoiser(self._about(), config.data.resolution // FACTOR)
         if config.denoiser is not None:
-            self._keep(load_model(Path(config.denoiser)))
+            keep(self.model, load_model(Path(config.denoiser)))
+        elif init is not None:
+            start_from(self.model, self._about().labels, load_model(init))
         if config.optim.gradient_checkpointing:
             self.model.unet.enable_gradient_checkpointing()
         self.schedule = make_scheduler(kind=config.prediction)
@@ -144,18 +148,6 @@ class DiffusionObjective(Objective):
         labels = self.source.labels if self.config.classes else ()
         return about_denoiser(self.config, self.codec.vae.config.latent_channels, labels)
 
-    def _keep(self, trained: Model) -> None:
-        """Take over the net of a trained denoiser and freeze it."""
-        if trained.denoiser is None:
-            raise ConfigError(f"{trained.path}: a VAE without a denoiser, so nothing to add a variance head to")
-        try:
-            self.model.unet.load_state_dict(trained.denoiser.unet.state_dict())
-        except RuntimeError:
-            raise ConfigError(
-                f"{trained.path}: its net differs from the settings: leave the model's settings out"
-            ) from None
-        self.model.unet.requires_grad_(False)
-
     def _latents(self) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior means and standard deviations `[N,C,h,w]` and labels `[N]`, encoded at the first call."""
         if self._bank is None:
@@ -170,21 +162,6 @@ def weights_hash(codec: LatentCodec) -> str:
         total.update(name.encode())
         total.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return total.hexdigest()
-
-
-def like_denoiser(config: DiffusionRun) -> DiffusionRun:
-    """`config` with the architecture of the trained denoiser that it starts from, if it names one.
-
-    Raises:
-        ConfigError: there is no denoiser's run folder.
-    """
-    if config.denoiser is None:
-        return config
-    found = load_run(Path(config.denoiser) / "config.yaml")
-    if not isinstance(found, DiffusionRun):
-        raise ConfigError(f"{config.denoiser}: a VAE without a denoiser; give the run folder of a denoiser")
-    model = found.model.model_copy(update={"variance_channels": config.model.variance_channels})
-    return config.model_copy(update={"model": model, "prediction": found.prediction, "classes": found.classes})
 
 
 def with_classes(config: DiffusionRun) -> DiffusionRun:

@@ -23,7 +23,7 @@ from jeppa.data import (
 )
 from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.data.sheet import contact_sheet, reconstruction_rows
-from jeppa.errors import CheckpointError
+from jeppa.errors import CheckpointError, ConfigError
 from jeppa.latent import measure
 from jeppa.lpips import load_lpips
 from jeppa.shipped import find_shipped
@@ -57,6 +57,8 @@ class VAEObjective(Objective):
         self.source = open_source(config.data.data, "train")
         self.decoded = decoded_images(self.source, config.data)
         self.model = initial_model(config, init)
+        if config.frozen:
+            self.model.vae.requires_grad_(False)
         if config.optim.gradient_checkpointing:
             self.model.vae.enable_gradient_checkpointing()
         self.kl = KLTerm(config)
@@ -88,9 +90,9 @@ class VAEObjective(Objective):
             }
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """The autoencoder, and the sigma head apart, so that clipping one never changes the other."""
+        """The autoencoder unless frozen, and the sigma head apart, so that clipping one never changes the other."""
         head = [] if self.model.sigma_head is None else [list(self.model.sigma_head.parameters())]
-        return [list(self.model.vae.parameters()), *head]
+        return head if self.config.frozen else [list(self.model.vae.parameters()), *head]
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Random crops; the sample at a position depends on the seed and the position alone."""
@@ -150,7 +152,14 @@ class VAEObjective(Objective):
 
 
 def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
-    """Weights drawn from the run's seed, or those of `init` as far as the architecture is the same."""
+    """Weights drawn from the run's seed, or those of `init`; a sigma head of another family starts anew.
+
+    Raises:
+        ConfigError: the VAE is to stay frozen, but there is none to start from.
+        CheckpointError: `init` is of another architecture.
+    """
+    if config.frozen and init is None:
+        raise ConfigError("frozen keeps a trained VAE as it is, but none is given: name it with --init")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = HeteroscedasticVAE(config.model, config.likelihood)
@@ -164,7 +173,7 @@ def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
     given, _ = load_folder(init if shipped is None else shipped.vae)
     try:
         model.vae.load_state_dict(given.vae.state_dict())
-        if model.sigma_head is not None and given.sigma_head is not None:
+        if model.sigma_head is not None and given.sigma_head is not None and given.arm.family == model.arm.family:
             model.sigma_head.load_state_dict(given.sigma_head.state_dict())
     except RuntimeError:
         raise CheckpointError(f"{init}: a VAE of another architecture; choose the --preset that it has") from None

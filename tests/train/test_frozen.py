@@ -1,0 +1,43 @@
+"""A sigma head for a VAE that stays as it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jeppa.config import VAERun, parse
+from jeppa.errors import ConfigError
+from jeppa.pipeline import load_model
+from jeppa.train import VAEObjective, train
+
+
+def test_only_the_head_learns(vae_folder: Path, tiny_run: VAERun, tmp_path: Path):
+    """Red when the autoencoder is among the trained parameters, or the head of another family is not made anew."""
+    given = load_model(vae_folder).codec.vae
+    assert given.likelihood == "faithful"
+    optim = tiny_run.optim.model_copy(update={"steps": 30, "learning_rate": 3e-3, "warmup_steps": 0, "log_every": 10})
+    config = tiny_run.model_copy(update={"likelihood": "band-faithful", "frozen": True, "optim": optim})
+    records = list(train(VAEObjective(config, vae_folder), config, tmp_path / "run"))
+    found = load_model(tmp_path / "run").codec.vae
+    before, after = given.vae.state_dict(), found.vae.state_dict()
+    assert [key for key in before if not torch.equal(before[key], after[key])] == []
+    logged = [record.figures["distortion_bpd"] for record in records if record.figures]
+    assert logged[-1] < logged[0]
+
+
+def test_a_head_of_the_same_family_goes_on(vae_folder: Path, tiny_run: VAERun):
+    config = tiny_run.model_copy(update={"frozen": True})
+    head = load_model(vae_folder).codec.vae.sigma_head.state_dict()
+    started = VAEObjective(config, vae_folder).model.sigma_head.state_dict()
+    assert [key for key in head if not torch.equal(head[key], started[key])] == []
+
+
+@pytest.mark.parametrize("values", [{"likelihood": "shared"}, {"perceptual": 0.5}])
+def test_nothing_to_learn_is_one_line(values: dict[str, object]):
+    with pytest.raises(ConfigError, match="nothing but the sigma head to learn"):
+        parse(VAERun, {"preset": "tiny", "frozen": True, **values}, "test")
+
+
+def test_nothing_to_keep_is_one_line(tiny_run: VAERun):
+    with pytest.raises(ConfigError, match="name it with --init"):
+        VAEObjective(tiny_run.model_copy(update={"frozen": True}))
