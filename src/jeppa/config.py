@@ -100,6 +100,9 @@ class DenoiserConfig(Settings):
     num_classes: int | None = Field(
         None, ge=1, le=MAX_CLASSES, description="Number of labels; None for an unconditional model."
     )
+    patch: Literal[1, 2, 4] = Field(
+        1, description="Cells a side of the latent that the net sees as one; 2 makes it four times cheaper."
+    )
     variance_channels: int = Field(48, ge=1, le=MAX_WIDTH, description="Width of the variance head.")
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import pixel_unshuffle
 
 from jeppa.diffusion import Denoiser, guided, make_unet, null_label
 from jeppa.errors import ConfigError
@@ -162,3 +163,24 @@ def test_bad_architectures_are_one_line() -> None:
         unet(num_classes=0)
     with pytest.raises(ConfigError, match="prediction is 'x0', but must be one of v_prediction, epsilon, sample"):
         Denoiser(unet(), "x0", None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 7)])
+@torch.no_grad()
+def test_patches_are_put_back_where_they_came_from(size: tuple[int, int]) -> None:
+    """Red when mean or variance are shuffled otherwise than the latents, or the padding forgets the patch."""
+    net = make_unet(
+        sample_size=4, latent_channels=16, block_out_channels=(8, 16), layers_per_block=1, attention=(False, True),
+        num_classes=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    denoiser = Denoiser(net, "v_prediction", 8, patch=2).eval()
+    torch.nn.init.normal_(denoiser.head.out.weight)
+    assert denoiser.stride == 4
+    zt, t = latents(*size)
+    found = guided(denoiser)(zt, t)
+    assert found.mean.shape == found.logvar.shape == zt.shape
+    if size == (8, 8):
+        seen = net(pixel_unshuffle(zt, 2), t).sample
+        assert torch.equal(found.mean[:, 1, 3, 6], seen[:, 1 * 4 + 2, 1, 3])
+        assert not torch.equal(found.logvar[..., ::2, :], found.logvar[..., 1::2, :])

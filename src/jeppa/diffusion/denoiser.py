@@ -30,15 +30,18 @@ class Denoiser(nn.Module):
         unet: see `make_unet`.
         kind: what the net predicts.
         variance_channels: width of the variance head; None for none.
+        patch: cells a side of the latent that net and head see as one, with `patch**2` times the channels. Peebles and
+            Xie, arXiv 2212.09748, section 3.2.
 
     Raises:
         ConfigError: if `kind` is unknown.
     """
 
-    def __init__(self, unet: UNet2DModel, kind: PredictionKind, variance_channels: int | None) -> None:
+    def __init__(self, unet: UNet2DModel, kind: PredictionKind, variance_channels: int | None, patch: int = 1) -> None:
         super().__init__()
         check_kind(kind)
         self.kind = kind
+        self.patch = patch
         self.unet = unet
         self.head: VarianceHead | None = None
         if variance_channels is not None:
@@ -47,15 +50,16 @@ class Denoiser(nn.Module):
             self.head = VarianceHead(config.block_out_channels[0], time_channels, config.in_channels, variance_channels)
 
     def forward(self, zt: Tensor, t: Tensor, labels: Tensor | None = None) -> Prediction:
-        """The prediction for latents `[B,C,h,w]` whose sides the net's stride divides.
+        """The prediction for latents `[B,C,h,w]` whose sides `stride` divides.
 
         Args:
             zt: noised latents.
             t: LongTensor `[B]`.
             labels: LongTensor `[B]` of classes, for a net with classes.
         """
+        zt = F.pixel_unshuffle(zt, self.patch)
         if self.head is None:
-            return Prediction(self._mean(zt, t, labels), None, self.kind)
+            return Prediction(F.pixel_shuffle(self._mean(zt, t, labels), self.patch), None, self.kind)
         seen: dict[str, Tensor] = {}
         hooks = [
             self.unet.conv_out.register_forward_pre_hook(lambda _, given: seen.update(features=given[0].detach())),
@@ -66,7 +70,14 @@ class Denoiser(nn.Module):
         finally:
             for hook in hooks:
                 hook.remove()
-        return Prediction(mean, self.head(seen["features"], zt, mean.detach(), seen["time"]), self.kind)
+        logvar = self.head(seen["features"], zt, mean.detach(), seen["time"])
+        return Prediction(F.pixel_shuffle(mean, self.patch), F.pixel_shuffle(logvar, self.patch), self.kind)
+
+    @property
+    def stride(self) -> int:
+        """What divides the sides of the latents that `forward` takes."""
+        halvings = len(self.unet.config.block_out_channels) - 1
+        return int(self.patch * 2**halvings)
 
     def _mean(self, zt: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         predicted: Tensor = self.unet(zt.to(self.unet.dtype), t, class_labels=labels).sample
@@ -198,9 +209,8 @@ def _check_labels(unet: UNet2DModel, labels: Tensor) -> None:
 
 def _evaluate(denoiser: Denoiser, zt: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
     """The answer at zt's own size and dtype: the net halves the size at all levels but one, so pad, then crop."""
-    stride = 2 ** (len(denoiser.unet.config.block_out_channels) - 1)
     height, width = zt.shape[-2:]
-    padded = F.pad(zt, (0, -width % stride, 0, -height % stride), mode="replicate")
+    padded = F.pad(zt, (0, -width % denoiser.stride, 0, -height % denoiser.stride), mode="replicate")
     found: Prediction = denoiser(padded, t, labels)
     logvar = None if found.logvar is None else found.logvar[..., :height, :width]
     return Prediction(found.mean[..., :height, :width].to(zt.dtype), logvar, found.kind)

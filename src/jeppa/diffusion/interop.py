@@ -48,14 +48,14 @@ def make_denoiser(about: DenoiserAbout, sample_size: int) -> Denoiser:
     """
     config = about.config
     unet = make_unet(
-        sample_size=sample_size,
-        latent_channels=about.latent_channels,
+        sample_size=max(1, sample_size // config.patch),
+        latent_channels=about.latent_channels * config.patch**2,
         block_out_channels=config.block_out_channels,
         layers_per_block=config.layers_per_block,
         attention=config.attention,
         num_classes=config.num_classes,
     )
-    return Denoiser(unet, about.prediction, config.variance_channels if about.variance else None)
+    return Denoiser(unet, about.prediction, config.variance_channels if about.variance else None, config.patch)
 
 
 def save_denoiser(denoiser: Denoiser, schedule: DDIMScheduler, about: DenoiserAbout, folder: Path) -> None:

@@ -31,7 +31,8 @@ def vae_runtime(vae: HeteroscedasticVAE, precision: Precision) -> Runtime:
 def denoiser_runtime(denoiser: Denoiser, precision: Precision) -> Runtime:
     """How to take a step."""
     unet = denoiser.unet.config
-    zt, t = torch.zeros(BATCH, unet.in_channels, SIDE, SIDE), torch.zeros(BATCH, dtype=torch.long)
+    channels = unet.in_channels // denoiser.patch**2
+    zt, t = torch.zeros(BATCH, channels, SIDE, SIDE), torch.zeros(BATCH, dtype=torch.long)
     labels = None if unet.num_class_embeds is None else t
     work = _on_copy(denoiser, lambda net: net(zt, t, labels))
     return choose_runtime(precision, denoiser, "denoising", work)
