@@ -14,7 +14,7 @@ from jeppa.evaluate.bootstrap import bootstrap_mean
 from shipped.distances import Features
 from shipped.pictures import Labels
 
-STRENGTHS = (1e-4, 1e-3, 1e-2)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 3
 
 

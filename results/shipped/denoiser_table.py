@@ -105,8 +105,9 @@ def _accuracies(record: Json) -> list[str]:
 
 
 def _spread(values: list[float]) -> str:
+    """Mean and brackets; without them where every draw is the same sets, because they are all that there is."""
     low, high = np.quantile(values, [0.025, 0.975])
-    return f"{np.mean(values):.1f} [{low:.1f}, {high:.1f}]"
+    return f"{np.mean(values):.1f} [{low:.1f}, {high:.1f}]" if np.ptp(values) > 1e-6 else f"{np.mean(values):.1f}"
 
 
 def interval(estimate: Json) -> str:

@@ -12,7 +12,8 @@ Json = dict[str, Any]
 KEYS = {
     "psnr": 2, "ssim": 3, "lpips_alex": 3, "lpips_vgg": 3, "delta_e2000": 2, "gradient_energy_ratio": 3,
     "fd_efficientnet_lite0": 1, "fd_floor": 1, "distortion_bpd": 3, "rate_bpd": 4, "elbo_bpd": 3, "ence": 3,
-    "chi2": 3, "coverage_50": 3, "coverage_68": 3, "coverage_90": 3, "coverage_95": 3, "sigma_error_spearman": 3,
+    "ence_constant": 3, "ence_sobel": 3, "ence_recalibrated": 3, "chi2": 3, "coverage_50": 3, "coverage_68": 3,
+    "coverage_90": 3, "coverage_95": 3, "coverage_90_recalibrated": 3, "sigma_error_spearman": 3,
     "sigma_error_spearman_sobel": 3,
 }  # fmt: skip
 """Figures of `jeppa evaluate` that are shown, with their digits."""
@@ -60,9 +61,16 @@ def _set(found: Json) -> list[str]:
         cells = [cell(one.get(key), one.get(f"{key}_ci95"), digits) for one in metrics.values()]
         pair = paired.get(key)
         out.append(f"| {key} | " + " | ".join([*cells, cell(*pair, digits) if pair else ""]) + " |")
+    reasons = {key: why for one in metrics.values() for key, why in one["reasons"].items() if key in KEYS}
     rate = ", ".join(f"{name} {value:.0f}" for name, value in found["rate_bytes"].items())
     return [
         *out,
+        "",
+        *(f"- no {key}: {why}" for key, why in reasons.items()),
+        "",
+        "A likelihood of `fixed` states a variance of 1 everywhere, so its bits and its calibration say nothing about "
+        "its pictures. With the one variance that suits these pictures best, the bound of the peer would be "
+        f"{found['peer_constant_bpd']:.3f} bits a dimension.",
         "",
         f"A latent is {size} numbers; as one byte each, after rounding to 8 bits and without any entropy coding, "
         f"{size} bytes. Its rate, the KL to the prior, is less (bytes a picture: {rate}). JPEG and WebP have the best "
