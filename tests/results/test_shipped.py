@@ -178,7 +178,7 @@ def test_samples_that_are_kept_belong_to_one_model_label_and_seed(diffusion_fold
     np.save(kept, np.zeros_like(found.pixels))
     assert draw(model, settings, labels, tmp_path).pixels.max() == 0, "drawn again"
     assert draw(model, SamplerSettings(steps=3), labels, tmp_path).pixels.max() > 0
-    assert draw(model, settings, labels[::-1], tmp_path).pixels.max() > 0 or (labels[::-1] == labels).all()
+    assert draw(model, settings, np.roll(labels, 1), tmp_path).pixels.max() > 0
 
 
 def test_a_denoiser_is_measured_from_end_to_end(
