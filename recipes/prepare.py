@@ -10,6 +10,7 @@ Input: the images of GroceryStoreDataset (Klasson et al., WACV 2019) with its `t
 |---|---|---|---|
 | `DATA/grocery` | photographs from shops | 43 coarse classes | the list `val.txt` |
 | `DATA/emoji` | rendered emoji, one skin tone | 9 groups of Unicode | one base code point of twenty |
+| `DATA/halves` | the held-out groceries by product: every other one to calibrate on, as `train` | 43 | the others |
 | `DATA/mixed` | the training pictures of both and, many times over, of builtin:photos | none | the held-out ones |
 """
 
@@ -41,6 +42,8 @@ def main() -> None:
     for name in ("grocery", "emoji", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     given = parser.parse_args()
+    for product, label, file, content in products(given.grocery, "val"):
+        write(given.out / "halves" / ("val" if product % 2 else "train") / label / file, content)
     for name, entries in (("grocery", grocery(given.grocery)), ("emoji", emoji(given.emoji))):
         for split, label, file, content in entries:
             write(given.out / name / split / label / file, content)
@@ -54,12 +57,18 @@ def main() -> None:
 
 def grocery(root: Path) -> Iterator[Entry]:
     """The photographs of the set's own lists; the label is the coarse class."""
+    for split in ("train", "val"):
+        for _, label, file, content in products(root, split):
+            yield split, label, file, content
+
+
+def products(root: Path, split: str) -> Iterator[tuple[int, str, str, bytes]]:
+    """Product (fine class), coarse class, file name and content of the photographs on one list."""
     with (root / "classes.csv").open() as file:
         coarse = {int(row["Coarse Class ID (int)"]): row["Coarse Class Name (str)"] for row in csv.DictReader(file)}
-    for split in ("train", "val"):
-        for line in (root / f"{split}.txt").read_text().splitlines():
-            path, _, label = (part.strip() for part in line.split(","))
-            yield split, coarse[int(label)], Path(path).name, (root / path).read_bytes()
+    for line in (root / f"{split}.txt").read_text().splitlines():
+        path, product, label = (part.strip() for part in line.split(","))
+        yield int(product), coarse[int(label)], Path(path).name, (root / path).read_bytes()
 
 
 def emoji(root: Path) -> Iterator[Entry]:

@@ -3,8 +3,8 @@
     python results/shipped_vae.py MODEL --peer PEER_MODEL --data DATA
 
 MODEL and PEER_MODEL are run folders, the peer with the likelihood `fixed`; DATA is what `recipes/prepare.py` made.
-Held-out groceries and emoji at 256 pixels, the built-in photographs at 512. Writes `results/shipped/NAME.json` and
-`NAME.md` under `--out`.
+Held-out groceries (the products that nothing was calibrated on) and emoji at 256 pixels, the held-out built-in
+photographs at 512. Writes `results/shipped/NAME.json` and `NAME.md` under `--out`.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def measure(given: argparse.Namespace) -> Json:
     """
     models = {"ours": load_model(given.model), "peer": load_model(given.peer)}
     places = {
-        "grocery": (str(given.data / "grocery"), 256),
+        "grocery": (str(given.data / "halves"), 256),
         "photographs": ("builtin:photos", 512),
         "emoji": (str(given.data / "emoji"), 256),
     }
