@@ -144,6 +144,11 @@ class OptimConfig(Settings):
 
     steps: int = Field(2000, ge=1, le=MAX_COUNT, description="Optimizer steps.")
     batch_size: int = Field(8, ge=1, le=MAX_COUNT, description="Images in a step.")
+    micro_batch: int | None = Field(
+        None, ge=1, le=MAX_COUNT,
+        description="Images computed at a time, to save memory; the step stays that of the whole batch. Larger crops "
+        "count by their pixels, but one at least is taken.",
+    )  # fmt: skip
     learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
     warmup_steps: int = Field(100, ge=0, le=MAX_COUNT, description="Steps of linear warm-up before the cosine decay.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")

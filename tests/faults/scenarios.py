@@ -17,7 +17,7 @@ import jeppa.train
 from jeppa.cli import run as command_line
 from jeppa.config import VAERun
 from jeppa.train import StepRecord, VAEObjective, train
-from jeppa.train.objective import Batch
+from jeppa.train.objective import Batch, Terms
 
 # Each step of a save in its order: the file operation, and the path (a regular expression) before which to die.
 SUBSTEPS = (
@@ -93,10 +93,10 @@ class LoggedObjective(VAEObjective):
         super().__init__(config)
         self.samples: list[tuple[int, str]] = []
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
         for position, x in zip(batch["position"].tolist(), batch["x"], strict=True):
             self.samples.append((position, hashlib.sha256(x.numpy().tobytes()).hexdigest()))
-        return super().forward(batch, generator)
+        return super().forward(batch, means)
 
 
 class SpoiltObjective(VAEObjective):
@@ -107,18 +107,17 @@ class SpoiltObjective(VAEObjective):
         self._spoil = spoil
         self._step = 0
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
         self._step += 1
-        terms = super().forward(batch, generator)
+        terms = super().forward(batch, means)
         self._spoil(self, self._step, terms)
         return terms
 
 
 def spoil_loss(objective: SpoiltObjective, step: int, terms: dict[str, Tensor]) -> None:
-    """NaN in the distortion, in the loss, and in what the model remembers of its errors, as an overflow does."""
+    """NaN in the distortion and in the loss, as an overflow gives it."""
     terms["loss"] = terms["loss"] * torch.nan
     terms["distortion"] = terms["distortion"] * torch.nan
-    objective.model.mean_square.fill_(torch.nan)
 
 
 def spoil_gradient(objective: SpoiltObjective, step: int, terms: dict[str, Tensor]) -> None:

@@ -408,7 +408,7 @@ def test_F09_checkpoints_of_another_run_are_left_alone(copied: Path, photos: Pat
 def test_F10_a_step_with_nan_leaves_no_trace(name: str, photos: Path, tmp_path: Path, seen: Seen):
     """NaN in loss or gradient: step skipped, counted in the log and told; nothing saved or averaged has any.
 
-    Red when the step is taken, and when buffers are not put back.
+    Red when the step is taken, and when what the model remembers of its batches moves on all the same.
     """
     spoil = {"loss": scenarios.spoil_loss, "gradient": scenarios.spoil_gradient}[name]
     config = settings(photos)

@@ -95,7 +95,7 @@ def bound(objective: VAEObjective) -> float:
     objective.eval()
     batches = objective.batches(0, 6)
     with torch.no_grad():
-        terms = [objective(batch, torch.Generator().manual_seed(0)) for batch in batches]
+        terms = [objective(objective.draw(batch, torch.Generator().manual_seed(0))) for batch in batches]
     objective.train()
     return sum(float((term["distortion"] + term["rate"]).mean()) for term in terms) / len(terms)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from jeppa.config import VAERun, parse
 from jeppa.train import VAEObjective
+from jeppa.train.objective import Batch
 
 LAYERS = {
     "pixel_unshuffle": 1, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4,
@@ -29,9 +30,13 @@ def both() -> tuple[VAEObjective, VAEObjective]:
     return objective(False), objective(True)
 
 
+def drawn(one: VAEObjective) -> Batch:
+    return one.draw(next(iter(one.batches(0, 1))), torch.Generator().manual_seed(0))
+
+
 def gradients(one: VAEObjective) -> tuple[Tensor, list[Tensor]]:
     one.zero_grad()
-    loss = one(next(iter(one.batches(0, 1))), torch.Generator().manual_seed(0))["loss"].mean()
+    loss = one(drawn(one))["loss"].mean()
     loss.backward()
     return loss.detach(), [p.grad.clone() for p in one.parameters() if p.grad is not None]
 
@@ -45,9 +50,9 @@ def kept_for_the_way_back(one: VAEObjective) -> int:
         return value
 
     gc.collect()
-    batch = next(iter(one.batches(0, 1)))
+    batch = drawn(one)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        one(batch, torch.Generator().manual_seed(0))
+        one(batch)
     return sum(kept.values())
 
 

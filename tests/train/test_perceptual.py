@@ -15,8 +15,8 @@ def objective(weight: float, resolution: int = 32) -> VAEObjective:
 def test_lpips_of_the_mean_is_added_with_its_weight():
     """Red when the weight is dropped, or LPIPS is computed without a gradient."""
     plain, perceptual = objective(0.0).train(), objective(0.7).train()
-    batch = next(iter(plain.batches(0, 1)))
-    terms = [one(batch, torch.Generator().manual_seed(0)) for one in (plain, perceptual)]
+    batch = plain.draw(next(iter(plain.batches(0, 1))), torch.Generator().manual_seed(0))
+    terms = [one(batch) for one in (plain, perceptual)]
     torch.testing.assert_close(terms[1]["loss"] - terms[0]["loss"], 0.7 * terms[1]["lpips"], rtol=1e-4, atol=1e-5)
     weights = perceptual.model.vae.decoder.conv_out.weight
     (gradient,) = torch.autograd.grad(terms[1]["lpips"].sum(), weights)

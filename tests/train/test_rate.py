@@ -5,6 +5,7 @@ import torch
 
 from jeppa.config import VAERun
 from jeppa.gaussian import DiagonalGaussian
+from jeppa.train.objective import Terms
 from jeppa.train.rate import KLTerm, latent_summary
 
 DIMS = 3 * 16 * 16
@@ -13,6 +14,12 @@ DIMS = 3 * 16 * 16
 def posterior(scale: float = 1.0) -> DiagonalGaussian:
     mean = scale * torch.randn(4, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     return DiagonalGaussian(mean, torch.full_like(mean, -2.0))
+
+
+def step(term: KLTerm, latent: DiagonalGaussian) -> Terms:
+    terms = term(latent, DIMS)
+    term.advance(terms["rate"].mean())
+    return terms
 
 
 def test_weighted_is_beta_times_kl():
@@ -28,9 +35,8 @@ def test_beta_zero_leaves_the_kl_out():
 
 def test_warm_up_raises_beta_in_equal_steps():
     term = KLTerm(VAERun(beta=2.0, kl_warmup_steps=4)).train()
-    betas = [float(term(posterior(), DIMS)["beta"][0]) for _ in range(6)]
-    # The log shows the weight that the next step has.
-    assert betas == pytest.approx([1.0, 1.5, 2.0, 2.0, 2.0, 2.0])
+    betas = [float(step(term, posterior())["beta"][0]) for _ in range(6)]
+    assert betas == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
 
 
 def test_free_bits_take_the_gradient_from_cheap_channels_alone():
@@ -44,6 +50,17 @@ def test_free_bits_take_the_gradient_from_cheap_channels_alone():
     torch.testing.assert_close(mean.grad[:, 1], torch.full((4, 2, 2), 3.0))
 
 
+def test_a_part_has_the_free_bits_of_its_whole_batch():
+    """Red when a part compares its own mean: one half is above the free bits, the other below, the whole above."""
+    mean = torch.zeros(4, 2, 2, 2)
+    mean[:2, 0] = 3.0
+    term, latent = KLTerm(VAERun(free_bits=1.0)), DiagonalGaussian(mean, torch.zeros_like(mean))
+    whole = term(latent, DIMS)
+    means = {key: value.mean() for key, value in whole.items()}
+    halves = [DiagonalGaussian(latent.mean[part], latent.logvar[part]) for part in (slice(0, 2), slice(2, 4))]
+    torch.testing.assert_close(torch.cat([term(half, DIMS, means)["weighted"] for half in halves]), whole["weighted"])
+
+
 @pytest.mark.parametrize("wanted", [0.01, 0.02])
 def test_beta_moves_until_the_rate_is_held(wanted):
     """A latent whose standard deviation is learned: rate and beta settle, whatever beta started from."""
@@ -52,7 +69,7 @@ def test_beta_moves_until_the_rate_is_held(wanted):
     optimizer = torch.optim.Adam([logvar], 0.02)
     for _ in range(1500):
         latent = DiagonalGaussian(torch.zeros(4, 2, 2, 2), logvar.expand(4, 2, 2, 2))
-        terms = term(latent, DIMS)
+        terms = step(term, latent)
         loss = (50.0 * logvar.exp() + terms["weighted"]).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -63,7 +80,7 @@ def test_beta_moves_until_the_rate_is_held(wanted):
 def test_its_state_goes_with_the_checkpoint():
     term = KLTerm(VAERun(rate=0.5)).train()
     for _ in range(5):
-        term(posterior(), DIMS)
+        step(term, posterior())
     other = KLTerm(VAERun(rate=0.5))
     other.load_state_dict(term.state_dict())
     assert float(other.beta) == float(term.beta) != 1.0

@@ -13,10 +13,10 @@ Change = Literal["settings", "data"]
 """What a person can agree to be different: settings (but never what makes the model), the images."""
 
 FREE = frozenset({
-    "data.workers", "data.cache_megabytes", "optim.gradient_checkpointing", "optim.log_every", "optim.sample_every",
-    "optim.save_every", "optim.keep",
+    "data.workers", "data.cache_megabytes", "optim.gradient_checkpointing", "optim.micro_batch", "optim.log_every",
+    "optim.sample_every", "optim.save_every", "optim.keep",
 })  # fmt: skip
-"""Settings without influence on what is learned; they may always differ."""
+"""Settings without influence on what is learned, but for rounding; they may always differ."""
 
 FIXED = (
     "kind", "seed", "preset", "model", "likelihood", "prediction", "variance", "denoiser", "classes",

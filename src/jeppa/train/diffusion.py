@@ -34,7 +34,7 @@ from jeppa.gaussian import standard_normal
 from jeppa.latent import LatentCodec
 from jeppa.pipeline import about_denoiser, load_model
 from jeppa.train.initial import keep, start_from
-from jeppa.train.objective import Batch, Objective
+from jeppa.train.objective import Batch, Objective, Terms
 from jeppa.vae import FACTOR, save_folder
 
 SHEET_SIDE = 4
@@ -72,17 +72,24 @@ class DiffusionObjective(Objective):
         self.alpha_bars = alpha_bars(self.schedule)
         self._bank: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Terms `[B]`: loss, the sum of mse (about 1 for an untrained net) and variance_nll in nats; chi2."""
+    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Latents from their posteriors, timesteps, the labels that are left, and the noise to add."""
         mean, std = batch["mean"], batch["std"]
-        z0 = mean + std * standard_normal(mean, generator)
-        t = sample_timesteps(len(z0), len(self.alpha_bars), generator).to(z0.device)
-        labels = None
+        drawn = {
+            "z0": mean + std * standard_normal(mean, generator),
+            "t": sample_timesteps(len(mean), len(self.alpha_bars), generator),
+        }
         if self.config.model.num_classes is not None:
-            dropped = drop_labels(batch["label"], null_label(self.model.unet), self.config.label_dropout, generator)
-            labels = dropped.to(z0.device)
-        noise = standard_normal(z0, generator)
-        terms = denoising_loss(guided(self.model, labels), z0, t, noise, self.alpha_bars, self.config.prediction)
+            null = null_label(self.model.unet)
+            drawn["label"] = drop_labels(batch["label"], null, self.config.label_dropout, generator)
+        return {**drawn, "noise": standard_normal(mean, generator)}
+
+    def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
+        """Terms `[B]`: loss, the sum of mse (about 1 for an untrained net) and variance_nll in nats; chi2."""
+        denoise = guided(self.model, batch.get("label"))
+        terms = denoising_loss(
+            denoise, batch["z0"], batch["t"], batch["noise"], self.alpha_bars, self.config.prediction
+        )
         return {"loss": terms["mse"] + terms.get("variance_nll", torch.zeros(())), **terms}
 
     def groups(self) -> list[list[nn.Parameter]]:

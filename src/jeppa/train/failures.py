@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from jeppa.config import OptimConfig
 from jeppa.errors import TrainingError
 
 # Errors of a disk, as against those of a program that asks for a file which is not there.
@@ -19,32 +20,27 @@ _SYSTEM = "os error"  # in what safetensors says of a disk, as against a file th
 
 
 @contextmanager
-def told_plainly(run: Path, batch_size: int, resolution: int) -> Iterator[None]:
+def told_plainly(run: Path, optim: OptimConfig, resolution: int) -> Iterator[None]:
     """Turn such an error within the block into a `TrainingError` with its remedy; all others pass through.
 
     Args:
         run: the run folder, whose checkpoints stay as they are.
-        batch_size, resolution: those of the run, to suggest smaller ones.
+        optim: that of the run, to suggest a smaller batch.
+        resolution: that of the run, to suggest a smaller one.
     """
     try:
         yield
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
-        line = _line(error, run, batch_size, resolution)
+        line = _line(error, run, optim, resolution)
         if line is None:
             raise
         raise TrainingError(line) from None
 
 
-def _line(error: Exception, run: Path, batch_size: int, resolution: int) -> str | None:
+def _line(error: Exception, run: Path, optim: OptimConfig, resolution: int) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in text for part in _NO_MEMORY):
-        smaller = (
-            f"--batch-size {batch_size // 2}" if batch_size > 1 else f"--resolution {max(8, resolution // 16 * 8)}"
-        )
-        return (
-            f"{run}: out of memory at batch size {batch_size}, resolution {resolution}; try {smaller} "
-            "(with --resume also --allow-change settings)"
-        )
+        return f"{run}: out of memory {_remedy(optim, resolution)}"
     if _SYSTEM in text if isinstance(error, SafetensorError) else getattr(error, "errno", None) in _DISK:
         path = getattr(error, "filename", None) or run
         return f"{path}: could not be written ({text[:160]}); the checkpoints are intact: make room, then use --resume"
@@ -54,3 +50,17 @@ def _line(error: Exception, run: Path, batch_size: int, resolution: int) -> str 
             "--resume, with fewer --workers if it happens again"
         )
     return None
+
+
+def _remedy(optim: OptimConfig, resolution: int) -> str:
+    """Micro batches change nothing but memory, so a run goes on with them as it is."""
+    at_a_time = min(optim.batch_size, optim.micro_batch or optim.batch_size)
+    allow = "(with --resume also --allow-change settings)"
+    if at_a_time == 1:
+        remedy = f"--resolution {max(8, resolution // 16 * 8)} {allow}"
+    elif optim.micro_batch is None:
+        half = at_a_time // 2
+        remedy = f"--batch-size {half} {allow}, or --micro-batch {half} for the same result"
+    else:
+        remedy = f"--micro-batch {at_a_time // 2}"
+    return f"at batch size {optim.batch_size}, resolution {resolution}, {at_a_time} at a time; try {remedy}"

@@ -15,19 +15,19 @@ import torch
 from accelerate import Accelerator, PartialState
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
-from torch import Tensor
 
 from jeppa.config import RunConfig
 from jeppa.errors import TrainingError
-from jeppa.runtime import Runtime, choose_runtime, lay_out
+from jeppa.runtime import lay_out
 from jeppa.train.changes import Change
 from jeppa.train.failures import told_plainly
 from jeppa.train.interrupt import StopSignal
 from jeppa.train.lock import RunLock
-from jeppa.train.nonfinite import BAD_STEPS_IN_A_ROW, Buffers, blame, explosion, refuse_to_keep
-from jeppa.train.objective import Batch, Objective
+from jeppa.train.nonfinite import BAD_STEPS_IN_A_ROW, blame, explosion, refuse_to_keep
+from jeppa.train.objective import Objective, Terms
 from jeppa.train.record import RunLog, StepRecord
 from jeppa.train.run_folder import open_run, publish, restore, store
+from jeppa.train.step import Stepper, training_runtime
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
             disk do not suffice; a process that reads images died.
         Interrupted: a signal came; everything is saved.
     """
-    with RunLock(run), told_plainly(run, config.optim.batch_size, config.data.resolution):
+    with RunLock(run), told_plainly(run, config.optim, config.data.resolution):
         yield from _train(objective, config, run, resume, allow)
 
 
@@ -64,7 +64,7 @@ def _train(
     checkpoint, notes = opened.checkpoint, opened.notes
     optim = config.optim
     objective.to(PartialState().device)
-    runtime = _runtime(objective, config)
+    runtime = training_runtime(objective, optim)
     accelerator = Accelerator()
     lay_out(objective, runtime)
     optimizer = torch.optim.AdamW(
@@ -80,6 +80,7 @@ def _train(
         restore(checkpoint, objective, optimizer, ema, schedule)
     start = checkpoint.step if checkpoint is not None else 0
     wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    stepper = Stepper(objective, wrapped, optimizer, accelerator, runtime, optim)
     notes.append(str(runtime))
     log = RunLog(run, start)
     yield StepRecord(start, optim.steps, objective.images_seen(start), 0.0, {}, "; ".join(notes))
@@ -87,20 +88,15 @@ def _train(
     window, bad, began = _Window(), 0, time.perf_counter()
     with StopSignal() as stop, closing(objective.batches(start, optim.steps)) as batches:
         for step, batch in enumerate(batches, start + 1):
-            buffers = Buffers(objective)
-            noise = step_generator(config.seed, step, accelerator)
-            with _autocast(accelerator.device, runtime):
-                terms = wrapped(_placed(batch, accelerator.device, runtime), noise)
-            norm = _update(accelerator, terms["loss"].mean(), objective.groups(), optimizer, optim.clip_norm)
-            note, bad = ("", 0) if norm is not None else (blame(objective, terms), bad + 1)
+            taken = stepper.take(batch, step_generator(config.seed, step, accelerator))
+            note, bad = ("", 0) if taken.norm is not None else (blame(objective, taken.terms), bad + 1)
             if bad == BAD_STEPS_IN_A_ROW:
                 raise TrainingError(explosion(run, step, note))
             schedule.step()
-            if norm is not None:
+            if taken.norm is not None:
                 ema.step(_trainable(objective))
-                window.add(terms, norm)
+                window.add(taken.terms, taken.norm)
             else:
-                buffers.put_back()
                 window.skipped += 1
                 note = f"step {step} skipped: {note} is not finite"
             images = objective.images_seen(step)
@@ -160,61 +156,13 @@ class _Window:
         self.count = 0
         self.skipped = 0
 
-    def add(self, terms: dict[str, Tensor], norm: float) -> None:
-        for key, value in {**{k: float(v.detach().mean()) for k, v in terms.items()}, "grad_norm": norm}.items():
+    def add(self, terms: Terms, norm: float) -> None:
+        for key, value in {**{k: float(v.mean()) for k, v in terms.items()}, "grad_norm": norm}.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
         self.count += 1
 
     def means(self) -> dict[str, float]:
         return {key: value / self.count for key, value in self.sums.items()}
-
-
-def _runtime(objective: Objective, config: RunConfig) -> Runtime:
-    def step(runtime: Runtime) -> None:
-        handles = lay_out(objective, runtime)
-        batch = _placed(next(iter(objective.batches(0, 1))), torch.device("cpu"), runtime)
-        with _autocast(torch.device("cpu"), runtime):
-            terms = objective(batch, torch.Generator().manual_seed(0))
-        terms["loss"].mean().backward()
-        objective.zero_grad()
-        for handle in handles:
-            handle.remove()
-
-    saved = {key: value.clone() for key, value in objective.state_dict().items()}
-    runtime = choose_runtime(config.optim.precision, objective, f"training on {objective.batch_shape()}", step)
-    objective.load_state_dict(saved)
-    return runtime
-
-
-def _autocast(device: torch.device, runtime: Runtime) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
-
-
-def _placed(batch: Batch, device: torch.device, runtime: Runtime) -> Batch:
-    def place(value: Tensor) -> Tensor:
-        layout = runtime.memory_format if value.ndim == 4 else torch.contiguous_format
-        return value.to(device, memory_format=layout)
-
-    return {key: place(value) for key, value in batch.items()}
-
-
-def _update(
-    accelerator: Accelerator,
-    loss: Tensor,
-    groups: list[list[torch.nn.Parameter]],
-    optimizer: torch.optim.Optimizer,
-    clip_norm: float,
-) -> float | None:
-    """Take one optimizer step; the norm of all gradients, or None when the step was skipped as non-finite."""
-    optimizer.zero_grad()
-    accelerator.backward(loss)
-    norms = [float(accelerator.clip_grad_norm_(group, clip_norm)) for group in groups]
-    norm = float(np.sqrt(np.square(norms).sum()))
-    if not np.isfinite(norm) or not bool(loss.isfinite()):
-        optimizer.zero_grad()
-        return None
-    optimizer.step()
-    return norm
 
 
 def _line(objective: Objective, window: _Window, step: int, lr: float, speed: float) -> dict[str, float]:

@@ -12,20 +12,6 @@ from jeppa.errors import TrainingError
 BAD_STEPS_IN_A_ROW = 10
 
 
-class Buffers:
-    """A copy of a model's buffers, which its forward pass moves, to undo a step that is skipped."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._copies = [buffer.clone() for buffer in model.buffers()]
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        """Make the buffers what they were."""
-        for buffer, copy in zip(self._model.buffers(), self._copies, strict=True):
-            buffer.copy_(copy)
-
-
 def blame(model: nn.Module, terms: dict[str, Tensor]) -> str:
     """What is not finite: a weight, else the terms of the loss `[B]`, else the gradient."""
     weight = next(_non_finite(dict(model.named_parameters())), None)

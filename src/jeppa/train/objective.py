@@ -13,19 +13,40 @@ import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
+"""Tensors whose first dimension is that of the samples, so that a batch can be cut into parts."""
+Terms = dict[str, Tensor]
+"""Losses and other figures of samples, `[B]` each, or their means over a batch, scalars."""
 
 
 class Objective(nn.Module):
-    """Abstract: a model with its loss; see `train.vae` and `train.diffusion`."""
+    """Abstract: a model with its loss; see `train.vae` and `train.diffusion`.
+
+    Attributes:
+        coupled: whether the loss of a sample depends on the other samples of its batch, by the means of terms.
+    """
+
+    coupled = False
 
     @abstractmethod
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Losses of a batch, each `[B]`; the mean of `loss` is minimised, the others are logged.
+    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """A batch with all random choices of a step, as `forward` needs it.
 
         Args:
             batch: what `batches` yields.
             generator: the only source of noise; seeded from the run's seed and the step.
         """
+
+    @abstractmethod
+    def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
+        """Losses of a batch, each `[B]`; the mean of `loss` is minimised, the others are logged. Changes no state.
+
+        Args:
+            batch: what `draw` gives, or a part of it.
+            means: those of the terms over the whole batch, where `batch` is a part and the objective is coupled.
+        """
+
+    def advance(self, means: Terms) -> None:
+        """Move what the model remembers of its batches on by one step, given the means of the step's terms."""
 
     @abstractmethod
     def groups(self) -> list[list[nn.Parameter]]:

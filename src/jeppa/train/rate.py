@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from jeppa.config import VAERun
 from jeppa.gaussian import DiagonalGaussian
+from jeppa.train.objective import Terms
 
 RATE_MEMORY = 0.95
 # The rate answers to beta slowly, more slowly the lower the learning rate: most of the action is proportional, and
@@ -50,19 +51,18 @@ class KLTerm(nn.Module):
         share = min(1.0, (float(self.steps) + 1.0) / self.warmup) if self.warmup else 1.0
         return (self.log_beta + PROPORTIONAL * self._error()).exp() * share
 
-    def forward(self, posterior: DiagonalGaussian, dims: int) -> dict[str, Tensor]:
+    def forward(self, posterior: DiagonalGaussian, dims: int, means: Terms | None = None) -> Terms:
         """Terms `[B]`: `weighted` (nats), `rate` (bits a dimension of the image) and, for the log, those of channels.
 
         Args:
             posterior: over `[B,C,h,w]`.
             dims: dimensions of the image, 3*H*W.
+            means: those of these terms over the whole batch, where the posterior is that of a part.
         """
         element = posterior.element_kl()
         channel = element.flatten(2).mean(2)
         rate = element.detach().flatten(1).sum(1) / dims / math.log(2.0)
-        weighted = self.beta * self._pressed(channel) * element[0, 0].numel()
-        if self.training:
-            self._advance(rate.mean())
+        weighted = self.beta * self._pressed(channel, means) * element[0, 0].numel()
         mean = posterior.mean.detach().flatten(2)
         terms = {"weighted": weighted, "rate": rate, "beta": self.beta.detach().expand_as(rate)}
         for index in range(channel.shape[1]):
@@ -71,19 +71,9 @@ class KLTerm(nn.Module):
             terms[f"z2_{index}"] = mean[:, index].square().mean(1)
         return terms
 
-    def _pressed(self, channel: Tensor) -> Tensor:
-        """Sum over channels of KL a cell, `[B]`; channels whose batch mean is below the free bits give no gradient.
-
-        Source: Kingma et al., arXiv 1606.04934, equation 16, with a channel for a group.
-        """
-        if not self.free_nats:
-            return channel.sum(1)
-        pressed = (channel.detach().mean(0) > self.free_nats).to(channel)
-        return (pressed * channel + (1.0 - pressed) * self.free_nats).sum(1)
-
     @torch.no_grad()
-    def _advance(self, rate: Tensor) -> None:
-        """Count the step and, where a rate is wanted, move the integral part of beta.
+    def advance(self, rate: Tensor) -> None:
+        """Count a step of this mean rate and, where a rate is wanted, move the integral part of beta.
 
         Source: in the manner of Rezende and Viola, arXiv 1810.00597, with the rate as the constraint.
         """
@@ -92,6 +82,19 @@ class KLTerm(nn.Module):
         self.average_rate.mul_(memory).add_(rate, alpha=1.0 - memory)
         if int(self.steps) > self.warmup:
             self.log_beta += INTEGRAL * self._error().clamp(-INTEGRATED_ERROR, INTEGRATED_ERROR)
+
+    def _pressed(self, channel: Tensor, means: Terms | None) -> Tensor:
+        """Sum over channels of KL a cell, `[B]`; channels whose batch mean is below the free bits give no gradient.
+
+        Source: Kingma et al., arXiv 1606.04934, equation 16, with a channel for a group.
+        """
+        if not self.free_nats:
+            return channel.sum(1)
+        mean = channel.detach().mean(0)
+        if means is not None:
+            mean = torch.stack([means[f"kl_{index}"] for index in range(len(mean))]) * math.log(2.0)
+        pressed = (mean > self.free_nats).to(channel)
+        return (pressed * channel + (1.0 - pressed) * self.free_nats).sum(1)
 
     def _error(self) -> Tensor:
         """Logarithm of the rate over the wanted one, bounded; 0 where no rate is wanted or none was seen yet."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from jeppa.config import VAERun
@@ -24,10 +24,11 @@ from jeppa.data import (
 from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.data.sheet import contact_sheet, reconstruction_rows
 from jeppa.errors import CheckpointError, ConfigError
+from jeppa.gaussian import standard_normal
 from jeppa.latent import measure
 from jeppa.lpips import load_lpips
 from jeppa.shipped import find_shipped
-from jeppa.train.objective import Batch, Objective
+from jeppa.train.objective import Batch, Objective, Terms
 from jeppa.train.rate import KLTerm, latent_summary
 from jeppa.train.workers import load_batches
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
@@ -44,12 +45,16 @@ class VAEObjective(Objective):
     With `perceptual`, LPIPS of the mean is added. The mean is then no longer the conditional mean, and sigma is that
     of x around this mean: E[(x - mean)^2].
 
+    Coupled, because the variance that all pixels share, and whether a channel has its free bits, are the batch's.
+
     Source: Kingma and Welling, arXiv 1312.6114, equation 3; beta as in Higgins et al., ICLR 2017.
 
     Args:
         config: all settings of the run.
         init: exported folder or shipped name of a VAE to start from, or None for random weights.
     """
+
+    coupled = True
 
     def __init__(self, config: VAERun, init: Path | None = None) -> None:
         super().__init__()
@@ -66,17 +71,26 @@ class VAEObjective(Objective):
         if init is None and config.model.pixel_unshuffle == FACTOR:
             self._start_linear()
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The noise of the latent's posterior beside the crops."""
+        count, _, height, width = batch["x"].shape
+        like = batch["x"].new_empty(count, self.config.model.latent_channels, height // FACTOR, width // FACTOR)
+        return {**batch, "noise": standard_normal(like, generator)}
+
+    def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
         """Terms `[B]`: loss (nats), distortion and rate (bits) and squared_error a dimension; those of the latent."""
         x = batch["x"]
         posterior = self.model.encode(x)
-        decoded = self.model.decode(posterior.sample(generator))
+        decoded = self.model.decode(posterior.mean + posterior.std * batch["noise"])
         with torch.autocast(x.device.type, enabled=False):
+            squared_error = (x - decoded.mean.detach()).square().flatten(1).mean(1)
+            shared_logvar = self.model.shared_logvar
             if self.training:
-                self.model.track_error(x, decoded.mean)
-            reconstruction = self.model.arm.loss(x, decoded, self.model.shared_logvar)
+                error = squared_error.mean() if means is None else means["squared_error"]
+                shared_logvar = self.model.shared_logvar_after(error)
+            reconstruction = self.model.arm.loss(x, decoded, shared_logvar)
             dims = x[0].numel()
-            latent = self.kl(posterior, dims)
+            latent = self.kl(posterior, dims, means)
             distortion = -decoded.log_prob(x).detach() / dims / math.log(2.0)
             loss = (reconstruction + latent.pop("weighted")) / dims
             if self._lpips is not None:
@@ -85,9 +99,14 @@ class VAEObjective(Objective):
             return {
                 "loss": loss,
                 "distortion": distortion + math.log2(LEVELS_PER_UNIT),
-                "squared_error": (x - decoded.mean.detach()).square().flatten(1).mean(1),
+                "squared_error": squared_error,
                 **latent,
             }
+
+    def advance(self, means: Terms) -> None:
+        """Move the running error of the model, and what the KL term remembers."""
+        self.model.track_error(means["squared_error"])
+        self.kl.advance(means["rate"])
 
     def groups(self) -> list[list[nn.Parameter]]:
         """The autoencoder unless frozen, and the sigma head apart, so that clipping one never changes the other."""

@@ -84,7 +84,7 @@ class HeteroscedasticVAE(nn.Module):
     @property
     def shared_logvar(self) -> Tensor:
         """Log-variance that fits all pixels best, scalar, softly bounded like the per-pixel one."""
-        return bounded_logvar(self.mean_square.clamp(min=1e-12).log())
+        return _fitting_logvar(self.mean_square)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         """Posterior q(z|x) of the raw latent.
@@ -198,13 +198,19 @@ class HeteroscedasticVAE(nn.Module):
         drawn = decoded.mean + temperature * (decoded.sample(generator) - decoded.mean)
         return drawn[..., : x.shape[2], : x.shape[3]]
 
+    def shared_logvar_after(self, error: Tensor) -> Tensor:
+        """What `shared_logvar` will be once `track_error` was told `error`."""
+        return _fitting_logvar(self._mean_square_after(error))
+
     @torch.no_grad()
-    def track_error(self, x: Tensor, mean: Tensor) -> None:
-        """Move the running mean squared error towards that of this batch, `[B,3,H,W]` each."""
+    def track_error(self, error: Tensor) -> None:
+        """Move the running mean squared error towards that of one more batch, a scalar."""
+        self.mean_square.copy_(self._mean_square_after(error))
         self.updates += 1
-        memory = min(ERROR_MEMORY, 1.0 - 1.0 / float(self.updates))
-        error = (x.float() - mean.float()).square().mean()
-        self.mean_square.mul_(memory).add_(error, alpha=1.0 - memory)
+
+    def _mean_square_after(self, error: Tensor) -> Tensor:
+        memory = min(ERROR_MEMORY, 1.0 - 1.0 / (float(self.updates) + 1.0))
+        return self.mean_square.mul(memory).add(error, alpha=1.0 - memory)
 
     def _encode(self, x: Tensor) -> DiagonalGaussian:
         pixels = F.pixel_unshuffle(x.to(self.vae.dtype), self.config.pixel_unshuffle)
@@ -238,6 +244,10 @@ def pad_to_multiple(x: Tensor, multiple: int = FACTOR) -> Tensor:
     if height % multiple == width % multiple == 0:
         return x
     return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def _fitting_logvar(mean_square: Tensor) -> Tensor:
+    return bounded_logvar(mean_square.clamp(min=1e-12).log())
 
 
 def _autoencoder(config: VAEConfig) -> AutoencoderKL:
