@@ -1,4 +1,4 @@
-"""What each part of the short training is worth: the demo's VAE with one part taken away at a time.
+"""What each part of a short training from noise is worth: a VAE with one part taken away at a time.
 
     python results/ablations.py
 
@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from jeppa.config import DataConfig, OptimConfig, VAERun
 from jeppa.data import open_source
-from jeppa.demo import COLOUR_JITTER
 from jeppa.evaluate import evaluate
 from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
@@ -28,6 +27,7 @@ from jeppa.vae.contrast import CELL, CHANNELS
 
 HERE = Path(__file__).parent
 STEPS = 150
+COLOUR_JITTER = 0.8
 SEEDS = (0, 1)
 KEYS = ("psnr", "sigma_error_spearman", "sigma_error_spearman_sobel", "coverage_90", "chi2", "elbo_bpd")
 
@@ -83,7 +83,7 @@ def table(record: dict) -> str:
     lines = [
         "# What each part of the short training is worth",
         "",
-        f"`{record['command']}` at commit {record['commit']}: {record['steps']} steps of the demo's VAE, seeds "
+        f"`{record['command']}` at commit {record['commit']}: {record['steps']} steps of `small` from noise, seeds "
         f"{', '.join(map(str, record['seeds']))}, whole held-out pictures of `builtin:photos`, mean over five images; "
         f"{record['machine']['processor']}, {record['machine']['cores']} cores, torch {torch.__version__}, fp32. "
         "Mean over seeds [least, greatest].",

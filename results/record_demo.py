@@ -17,22 +17,24 @@ from jeppa.data import read_pixels, write_png
 from jeppa.data.sheet import colour_map, contact_sheet
 
 HERE = Path(__file__).parent
-KEYS = ("psnr", "ssim", "gradient_energy_ratio", "distortion_bpd", "rate_bpd", "elbo_bpd", "chi2", "coverage_50",
+KEYS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "gradient_energy_ratio",
+        "distortion_bpd", "rate_bpd", "elbo_bpd", "chi2", "coverage_50",
         "coverage_68", "coverage_90", "coverage_95", "sigma_error_spearman", "sigma_error_spearman_sobel")  # fmt: skip
 
 
 def main(folders: list[Path]) -> None:
     """Read every folder's report and metrics; write the record beside this file."""
     reports = [json.loads((folder / "report.json").read_text()) for folder in folders]
-    arms = [entry["arm"] for entry in reports[0]["arms"]]
+    arms = {entry["arm"]: entry["run"] for entry in reports[0]["arms"]}
     metrics = {
-        arm: [json.loads((folder / f"vae-{arm}" / "metrics.json").read_text()) for folder in folders] for arm in arms
+        arm: [json.loads((folder / run / "metrics.json").read_text()) for folder in folders]
+        for arm, run in arms.items()
     }
     record = {
         "command": "; ".join(report["command"] for report in reports),
         "seeds": [report["seed"] for report in reports],
         "machine": reports[0]["machine"],
-        "commit": metrics[arms[0]][0]["commit"],
+        "commit": metrics[reports[0]["leading"]][0]["commit"],
         "seconds": {str(report["seed"]): report["seconds"] for report in reports},
         "arms": {arm: {key: [run[key] for run in runs] for key in KEYS} for arm, runs in metrics.items()},
         "ci95_of_first_seed": {arm: {key: runs[0][f"{key}_ci95"] for key in KEYS} for arm, runs in metrics.items()},
@@ -60,9 +62,16 @@ def table(record: dict[str, Any]) -> str:
     for key in KEYS:
         cells = [cell(record["arms"][arm][key], record["ci95_of_first_seed"][arm][key]) for arm in arms]
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
+    first = [seconds["first pictures"] for seconds in record["seconds"].values()]
     totals = [seconds["total"] for seconds in record["seconds"].values()]
     return "\n".join(
-        [*lines, "", f"Seconds without installation: {', '.join(f'{total:.0f}' for total in totals)}.", ""]
+        [
+            *lines,
+            "",
+            f"Seconds without installation: {', '.join(f'{total:.0f}' for total in totals)}; "
+            f"to the first pictures: {', '.join(f'{one:.0f}' for one in first)}.",
+            "",
+        ]
     )
 
 
@@ -75,7 +84,7 @@ def cell(values: list[float | None], interval: list[float | None]) -> str:
 def picture(folder: Path, report: dict[str, Any]) -> np.ndarray:
     """Central squares; rows: originals, reconstructions, sigma maps, absolute errors; magma, 0 to 32 levels."""
     entries = report["reconstructions"]
-    lead = [entry["arms"]["faithful"] for entry in entries]
+    lead = [entry["arms"][report["leading"]] for entry in entries]
     rows = [
         [read_pixels(folder / entry["original"]) for entry in entries],
         [read_pixels(folder / one["recon"]) for one in lead],
