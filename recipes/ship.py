@@ -8,12 +8,12 @@ about, data, licence, and `shown`: the title of each figure to list, and where i
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+from jeppa.checkpoint import sha256
 from jeppa.pipeline import load_model
 from jeppa.shipped import CATALOGUE, ROOT
 
@@ -74,11 +74,6 @@ def look_up(measured: dict[str, Any], path: str) -> float:
     for key in path.split("/"):
         value = value[key]
     return float(value)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def verify(folder: Path) -> str | None:
             path = folder / name
             if Path(name).name != name or path.stat().st_size != expected["bytes"]:
                 return f"{name} does not have its recorded size"
-            if _sha256(path) != expected["sha256"]:
+            if sha256(path) != expected["sha256"]:
                 return f"{name} does not have its recorded hash"
     except (CheckpointError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"manifest or a file is missing or damaged ({' '.join(str(error).split())[:120]})"
@@ -182,7 +182,7 @@ def _write_manifest(folder: Path, step: int, origin: Mapping[str, Any]) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
         flush(path)
-        files[path.name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+        files[path.name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
     manifest = {"format": FORMAT, "step": step, "files": files, **origin}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     flush(folder / MANIFEST)
@@ -235,6 +235,7 @@ def _step(folder: Path) -> int:
     return int(folder.stem[len("step-") :])
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

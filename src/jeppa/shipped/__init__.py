@@ -4,11 +4,11 @@
 licence, command and figures. A denoiser's folder has no VAE of its own: it names the one that made its latents.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jeppa.checkpoint import sha256
 from jeppa.config import Settings, parse
 from jeppa.errors import CheckpointError
 from jeppa.strict_json import read_json
@@ -89,8 +89,7 @@ def _verify(model: ShippedModel) -> None:
     for file, expected in model.files.items():
         path = model.folder / file
         try:
-            with path.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = sha256(path)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {REPAIR}") from None
         if found != expected:
