@@ -8,8 +8,6 @@ Samples are kept in `--work`, so a run that was stopped does not draw them again
 """
 
 import argparse
-import json
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -22,10 +20,10 @@ from shipped.denoiser_table import table
 from shipped.distances import distances, features_of
 from shipped.neighbours import closeness, neighbours
 from shipped.pictures import Pictures, draw, labels_by_share, real_pictures, round_trip
+from shipped.record import record, say
 from shipped.sheets import SHOWN, neighbour_sheet, sample_sheet
 
-from jeppa.errors import ConfigError, DataError, JeppaError
-from jeppa.machine import commit, machine
+from jeppa.errors import ConfigError, DataError
 from jeppa.pipeline import Model, SamplerSettings, load_model
 
 ROOT = Path(__file__).parents[1]
@@ -39,18 +37,7 @@ Json = dict[str, Any]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
-    given = _parser().parse_args(arguments)
-    try:
-        record = measure(given)
-    except JeppaError as error:
-        _say(str(error))
-        return 2
-    command = "python results/shipped_denoisers.py " + shlex.join(sys.argv[1:] if arguments is None else arguments)
-    record = {"name": given.name, "command": command, "commit": commit(), "machine": machine(), **record}
-    target = given.out / "results" / "shipped" / given.name
-    target.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    target.with_suffix(".md").write_text(table(record))
-    return 0
+    return record("results/shipped_denoisers.py", _parser(), arguments, measure, table)
 
 
 def measure(given: argparse.Namespace) -> Json:
@@ -66,14 +53,14 @@ def measure(given: argparse.Namespace) -> Json:
     model.check_variance("the comparison with --variance learned")
     train, heldout = (real_pictures(given.data, split, model.side()) for split in ("train", "heldout"))
     _check_classes(model, train, given.data)
-    _say(f"{len(train)} training and {len(heldout)} held-out pictures; timing")
+    say(f"{len(train)} training and {len(heldout)} held-out pictures; timing")
     seconds = seconds_for_16(given.model, SamplerSettings(steps=given.steps, guidance=given.guidance))
     labels = labels_by_share(train.labels, given.samples)
     samples = {}
     for name, settings in samplers(given.steps, given.guidance).items():
-        _say(f"drawing {given.samples} samples: {name}")
+        say(f"drawing {given.samples} samples: {name}")
         samples[name] = draw(model, settings, labels, given.work)
-    _say("the VAE's round trip, and pictures of samples")
+    say("the VAE's round trip, and pictures of samples")
     again = {"train": round_trip(model.codec, train), "heldout": round_trip(model.codec, heldout)}
     first = next(iter(samples.values()))
     return {
@@ -109,11 +96,11 @@ def _looks(
     train: Pictures, heldout: Pictures, again: dict[str, Pictures], samples: dict[str, Pictures], steps: int
 ) -> Json:
     """What the feature net sees: Frechet distances and classes."""
-    _say("features")
+    say("features")
     real, held = features_of(train), features_of(heldout)
     of_samples = {name: features_of(one) for name, one in samples.items()}
     found = distances(real, features_of(again["train"]), held, of_samples)
-    _say("classifier")
+    say("classifier")
     classifier = train_classifier(real, features_of(train, mirrored=True), train.labels)
     sets = {HELDOUT: (held, heldout.labels), "their reconstructions": (features_of(again["heldout"]), heldout.labels)}
     sets |= {name: (of_samples[name], one.labels) for name, one in samples.items()}
@@ -130,7 +117,7 @@ def _pictures(
     samples: Pictures, train: Pictures, heldout: Pictures, again: dict[str, Pictures], given: argparse.Namespace
 ) -> Json:
     """Nearest neighbours, and both sheets."""
-    _say("nearest training pictures")
+    say("nearest training pictures")
     found, shipped = neighbours(samples, train), given.out / "results" / "shipped"
     shipped.mkdir(parents=True, exist_ok=True)
     (given.out / "docs").mkdir(exist_ok=True)
@@ -169,10 +156,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=ROOT, help="root of the tree to write into")
     parser.add_argument("--work", type=Path, default=Path("build/shipped"), help="folder where samples are kept")
     return parser
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -8,23 +8,20 @@ photographs at 512. Writes `results/shipped/NAME.json` and `NAME.md` under `--ou
 """
 
 import argparse
-import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from shipped.record import record, say
 from shipped.vae_lines import lines
 from shipped.vae_table import KEYS, table
 
 from jeppa.config import load_run
 from jeppa.data import open_source
 from jeppa.data.images import LEVELS_PER_UNIT
-from jeppa.errors import JeppaError
 from jeppa.evaluate import Evaluation, evaluate
 from jeppa.evaluate.bootstrap import bootstrap_mean
-from jeppa.machine import commit, machine
 from jeppa.pipeline import Model, load_model
 from jeppa.vae import FACTOR
 
@@ -35,19 +32,7 @@ Json = dict[str, Any]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit code."""
-    given = _parser().parse_args(arguments)
-    try:
-        record = measure(given)
-    except JeppaError as error:
-        _say(str(error))
-        return 2
-    command = "python results/shipped_vae.py " + shlex.join(sys.argv[1:] if arguments is None else arguments)
-    record = {"name": given.name, "command": command, "commit": commit(), "machine": machine(), **record}
-    target = given.out / "results" / "shipped" / given.name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    target.with_suffix(".md").write_text(table(record))
-    return 0
+    return record("results/shipped_vae.py", _parser(), arguments, measure, table)
 
 
 def measure(given: argparse.Namespace) -> Json:
@@ -73,9 +58,9 @@ def one_set(models: dict[str, Model], name: str, data: str, side: int, limit: in
     """Both models, their differences picture by picture, and the codecs, on the held-out pictures of `data`."""
     source, found = open_source(data, "heldout"), {}
     for title, model in models.items():
-        _say(f"{name}: {title}")
+        say(f"{name}: {title}")
         found[title] = evaluate(model.codec.vae, source, side, title, limit)
-    _say(f"{name}: codecs")
+    say(f"{name}: codecs")
     codec = models["ours"].codec
     return {
         "resolution": side,
@@ -146,10 +131,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="at most that many pictures of each set")
     parser.add_argument("--out", type=Path, default=ROOT, help="root of the tree to write into")
     return parser
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

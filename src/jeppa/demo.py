@@ -1,4 +1,4 @@
-"""The demo: first pictures from the shipped VAE, two minutes of fine-tuning on photographs, a denoiser, and a report.
+"""The demo: first pictures from the shipped models, two minutes of fine-tuning on photographs, samples, and a report.
 
 Run it with `jeppa demo`. The same seed on the same machine gives the same weights and pictures. A demo that was
 stopped goes on where it was.
@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from jeppa.checkpoint import write_text_atomically
-from jeppa.config import DataConfig, DenoiserConfig, DiffusionRun, OptimConfig, VAERun
+from jeppa.config import DataConfig, OptimConfig, VAERun
 from jeppa.data import ImageSource, evaluation_images, open_source, write_png
 from jeppa.data.sheet import contact_sheet, error_levels, reconstruction_rows, sigma_levels
 from jeppa.evaluate import evaluate, write_metrics
@@ -27,28 +27,25 @@ from jeppa.pictures import make_folder
 from jeppa.pipeline import DDIMSettings, Model, SamplerSettings, between, even_shares, load_model
 from jeppa.progress import follow
 from jeppa.report import write_report
-from jeppa.train import DiffusionObjective, VAEObjective, train, with_classes
+from jeppa.train import VAEObjective, train
 from jeppa.weights import WeightsError
 
 DATA = "builtin:photos"
-VAE = "small"
+VAE, DENOISER = "small", "emoji"
 SHIPPED, TUNED = "shipped", "tuned"
 FIRST = "first-pictures.png"
 FIRST_SIDE = 256
+FIRST_SAMPLES = "first-samples.png"
+FIRST_STEPS = 10
 TITLES = {TUNED: f"{VAE}, fine-tuned here", SHIPPED: f"{VAE}, as shipped"}
 # Fourteen training photographs: without it their colours would be learned by heart.
 COLOUR_JITTER = 0.5
 TUNING_STEPS = 250
 PERCEPTUAL = 0.5
-DIFFUSION_STEPS = 600
-SAMPLE_RESOLUTION = 128
-DENOISER = DenoiserConfig(block_out_channels=(48, 96, 96), attention=(False, True, True))
-VIEWS = 1024
 SAMPLE_STEPS = (5, 10, 25, 50)
-SAMPLE_LABELS = ("astronaut", "temple", "flower", "motorcycle", "retina", "moon", "coins", "tissue")
 GUIDANCE = 1.5
 STRIP = 10
-PATH_FRAMES = 9
+PATH_SIDE, PATH_FRAMES = 128, 9
 PATH_ENDS = ("chelsea.png", "coffee.png")
 
 Json = dict[str, Any]
@@ -64,17 +61,18 @@ def run_demo(out: Path, seed: int, console: Console) -> Path:
     clock = Clock(out / "seconds.json")
     heldout = open_source(DATA, "heldout")
     with clock.measure("first pictures"):
-        shipped = load_model(VAE)
+        shipped, denoiser = load_model(VAE), load_model(DENOISER)
         _first_pictures(shipped, heldout, out / FIRST)
-    console.print(f"first pictures: {out / FIRST}", soft_wrap=True, highlight=False)
-    arm = _fine_tune(out, seed, console, clock)
-    denoiser = _train_denoiser(out, seed, console, clock)
+        _first_samples(denoiser, out / FIRST_SAMPLES)
+    for first in (FIRST, FIRST_SAMPLES):
+        console.print(f"first pictures: {out / first}", soft_wrap=True, highlight=False)
+    arm = _fine_tune(shipped, out, seed, console, clock)
     models = {TUNED: load_model(out / TUNED), SHIPPED: shipped}
     with clock.measure("evaluate"):
         calibration = {name: _evaluate(model, heldout, out / name) for name, model in models.items()}
         reconstructions = _reconstruct(models, heldout, out)
     with clock.measure("generate"):
-        generated = _sample(load_model(out / "diffusion"), out)
+        generated = _sample(denoiser, out)
         path = _walk(models[TUNED], heldout, out)
     report: Json = {
         "title": "jeppa demo",
@@ -90,7 +88,6 @@ def run_demo(out: Path, seed: int, console: Console) -> Path:
         "calibration": calibration,
         **generated,
         "interpolation": path,
-        "diffusion": denoiser,
     }
     write_text_atomically(out / "report.json", json.dumps(report, indent=1) + "\n")
     return write_report(out)
@@ -114,14 +111,13 @@ class Clock:
             write_text_atomically(self._path, json.dumps(self.seconds))
 
 
-def _fine_tune(out: Path, seed: int, console: Console, clock: Clock) -> Json:
+def _fine_tune(start: Model, out: Path, seed: int, console: Console, clock: Clock) -> Json:
     optim = OptimConfig(
         steps=TUNING_STEPS, batch_size=8, learning_rate=2e-4, warmup_steps=20, sample_every=TUNING_STEPS,
         save_every=TUNING_STEPS // 2, ema_decay=0.98,
     )  # fmt: skip
     data = DataConfig(data=DATA, colour_jitter=COLOUR_JITTER)
-    likelihood = load_model(VAE).codec.vae.likelihood
-    config = VAERun(seed=seed, likelihood=likelihood, perceptual=_perceptual(console), optim=optim, data=data)
+    config = VAERun(seed=seed, likelihood=start.codec.vae.likelihood, perceptual=_perceptual(console), optim=optim, data=data)
     with clock.measure("fine-tune"):
         objective = VAEObjective(config, Path(VAE))
         follow("fine-tune", train(objective, config, out / TUNED, resume=True), console)
@@ -152,20 +148,16 @@ def _first_pictures(model: Model, heldout: ImageSource, path: Path) -> None:
     write_png(contact_sheet(reconstruction_rows(x, decoded.mean, decoded.logvar)), path)
 
 
-def _train_denoiser(out: Path, seed: int, console: Console, clock: Clock) -> Json:
-    optim = OptimConfig(
-        steps=DIFFUSION_STEPS, batch_size=16, learning_rate=1e-3, sample_every=DIFFUSION_STEPS,
-        save_every=DIFFUSION_STEPS // 2, ema_decay=0.99,
-    )  # fmt: skip
-    data = DataConfig(data=DATA, resolution=SAMPLE_RESOLUTION, min_view=0.95, flip=False)
-    config = DiffusionRun(seed=seed, vae=VAE, classes=True, model=DENOISER, data=data, optim=optim, views=VIEWS)
-    config = with_classes(config)
-    run = out / "diffusion"
-    with clock.measure("train diffusion"):
-        objective = DiffusionObjective(config, load_model(VAE).codec)
-        follow("diffusion", train(objective, config, run, resume=True), console)
-    parameters = sum(parameter.numel() for parameter in objective.parameters())
-    return {"run": run.name, "steps": optim.steps, "parameters": parameters}
+def _first_samples(model: Model, path: Path) -> None:
+    """Two pictures of each class, from the seeds that count them."""
+    rows = []
+    for row in range(2):
+        pictures = []
+        for column, label in enumerate(model.labels):
+            settings = SamplerSettings(steps=FIRST_STEPS, guidance=GUIDANCE, label=label)
+            pictures += [sample.x for sample in model.generate([row * len(model.labels) + column], settings)]
+        rows.append(pictures)
+    write_png(contact_sheet(rows), path)
 
 
 def _evaluate(model: Model, heldout: ImageSource, folder: Path) -> Json:
@@ -197,7 +189,8 @@ def _reconstruct(models: dict[str, Model], heldout: ImageSource, out: Path) -> l
 
 def _sample(model: Model, out: Path) -> Json:
     """The same seeds and labels at several step counts, and how one set of pictures forms."""
-    seeds, labels = range(len(SAMPLE_LABELS)), SAMPLE_LABELS
+    labels = model.labels
+    seeds = range(len(labels))
     samples = []
     for steps in SAMPLE_STEPS:
         folder = out / "samples" / f"steps-{steps:02d}"
@@ -225,7 +218,7 @@ def _sample(model: Model, out: Path) -> Json:
 
 
 def _walk(model: Model, heldout: ImageSource, out: Path) -> Json:
-    pictures = dict(evaluation_images(heldout, SAMPLE_RESOLUTION))
+    pictures = dict(evaluation_images(heldout, PATH_SIDE))
     a, b = PATH_ENDS
     make_folder(out / "interpolation")
     frames = []
