@@ -110,7 +110,14 @@ def _looks(
         learned, plain = _title("learned", count), _title("none", count)
         pairs.append({"steps": count, "learned": learned, "plain": plain,
                       "accuracy": estimate(right[learned] - right[plain])})  # fmt: skip
-    return {"distances": found, "chance": chance(train.labels), "accuracy": accuracy, "pairs": pairs}
+    to_heldout = {row: float(np.mean(next(iter(columns.values())))) for row, columns in found.items()}
+    return {
+        "distances": found,
+        "fd_heldout": to_heldout,
+        "chance": chance(train.labels),
+        "accuracy": accuracy,
+        "pairs": pairs,
+    }
 
 
 def _pictures(

@@ -173,8 +173,10 @@ class VAERun(Settings):
     preset: Preset | None = Field("small", description="Name of the architecture; None when `model` is given.")
     model: VAEConfig = Field(default_factory=lambda: PRESETS["small"], description="The architecture.")
     likelihood: Likelihood = Field("faithful", description="How the decoder's variance is learned.")
-    frozen: bool = Field(
-        False, description="Keep encoder and mean of the VAE that training starts from; only the sigma head learns."
+    frozen: Literal["encoder", "mean"] | None = Field(
+        None,
+        description="What stays of the VAE that training starts from: its encoder, so that denoisers of its latents "
+        "still fit, or encoder and mean, so that the sigma head alone learns.",
     )
     beta: float = Field(1.0, ge=0.0, description="Weight of the KL term; 1 is the evidence lower bound.")
     rate: float | None = Field(
@@ -209,11 +211,11 @@ class VAERun(Settings):
 
     @model_validator(mode="after")
     def _something_learns(self) -> Self:
-        if self.frozen and (self.likelihood in HEADLESS or self.perceptual > 0.0):
-            what = (
-                f"{self.likelihood} has no sigma head" if self.likelihood in HEADLESS else "perceptual is of the mean"
+        if self.frozen == "mean" and (self.likelihood in HEADLESS or self.perceptual > 0.0):
+            what = "perceptual is of the mean" if self.perceptual else f"{self.likelihood} has no sigma head"
+            raise ValueError(
+                f"frozen: mean leaves nothing but the sigma head to learn, but {what}: leave one of them out"
             )
-            raise ValueError(f"frozen leaves nothing but the sigma head to learn, but {what}: leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -117,7 +117,8 @@ def _fine_tune(start: Model, out: Path, seed: int, console: Console, clock: Cloc
         save_every=TUNING_STEPS // 2, ema_decay=0.98,
     )  # fmt: skip
     data = DataConfig(data=DATA, colour_jitter=COLOUR_JITTER)
-    config = VAERun(seed=seed, likelihood=start.codec.vae.likelihood, perceptual=_perceptual(console), optim=optim, data=data)
+    likelihood = start.codec.vae.likelihood
+    config = VAERun(seed=seed, likelihood=likelihood, perceptual=_perceptual(console), optim=optim, data=data)
     with clock.measure("fine-tune"):
         objective = VAEObjective(config, Path(VAE))
         follow("fine-tune", train(objective, config, out / TUNED, resume=True), console)

@@ -62,8 +62,7 @@ class VAEObjective(Objective):
         self.source = open_source(config.data.data, "train")
         self.decoded = decoded_images(self.source, config.data)
         self.model = initial_model(config, init)
-        if config.frozen:
-            self.model.vae.requires_grad_(False)
+        self._freeze()
         if config.optim.gradient_checkpointing:
             self.model.vae.enable_gradient_checkpointing()
         self.kl = KLTerm(config)
@@ -109,9 +108,10 @@ class VAEObjective(Objective):
         self.kl.advance(means["rate"])
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """The autoencoder unless frozen, and the sigma head apart, so that clipping one never changes the other."""
-        head = [] if self.model.sigma_head is None else [list(self.model.sigma_head.parameters())]
-        return head if self.config.frozen else [list(self.model.vae.parameters()), *head]
+        """What is not frozen of the autoencoder, and the sigma head apart: clipping one never changes the other."""
+        nets = (self.model.vae, self.model.sigma_head)
+        learn = [[one for one in net.parameters() if one.requires_grad] for net in nets if net is not None]
+        return [group for group in learn if group]
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """Random crops; the sample at a position depends on the seed and the position alone."""
@@ -166,6 +166,12 @@ class VAEObjective(Objective):
         images = torch.stack([crops[n]["x"] for n in range(STATISTICS_IMAGES)])
         start_linear(self.model.vae, principal_components(images, FACTOR, self.config.model.latent_channels))
 
+    def _freeze(self) -> None:
+        vae = self.model.vae
+        frozen = {None: (), "encoder": (vae.encoder, vae.quant_conv), "mean": (vae,)}[self.config.frozen]
+        for net in frozen:
+            net.requires_grad_(False)
+
     def _statistics_crops(self) -> CropDataset:
         return crops_of(self.source, self.config, self.config.data.resolution, self.decoded)
 
@@ -178,7 +184,7 @@ def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
         CheckpointError: `init` is of another architecture.
     """
     if config.frozen and init is None:
-        raise ConfigError("frozen keeps a trained VAE as it is, but none is given: name it with --init")
+        raise ConfigError(f"frozen keeps the {config.frozen} of a trained VAE, but none is given: name it with --init")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = HeteroscedasticVAE(config.model, config.likelihood)
