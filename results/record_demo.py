@@ -37,6 +37,7 @@ def main(folders: list[Path]) -> None:
         "commit": metrics[reports[0]["leading"]][0]["commit"],
         "seconds": {str(report["seed"]): report["seconds"] for report in reports},
         "arms": {arm: {key: [run[key] for run in runs] for key in KEYS} for arm, runs in metrics.items()},
+        "paired_of_first_seed": {key: reports[0]["paired"].get(key) for key in KEYS},
         "ci95_of_first_seed": {arm: {key: runs[0][f"{key}_ci95"] for key in KEYS} for arm, runs in metrics.items()},
     }
     (HERE / "demo.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -56,12 +57,12 @@ def table(record: dict[str, Any]) -> str:
         "fp32. Five held-out scenes, whole pictures. Mean over pictures and seeds "
         f"({', '.join(map(str, record['seeds']))}) [95 % bootstrap interval over the pictures, first seed].",
         "",
-        "| metric | " + " | ".join(arms) + " |",
-        "|---|" + "---|" * len(arms),
+        "| metric | " + " | ".join(arms) + " | difference, in pairs, first seed |",
+        "|---|" + "---|" * (len(arms) + 1),
     ]
     for key in KEYS:
         cells = [cell(record["arms"][arm][key], record["ci95_of_first_seed"][arm][key]) for arm in arms]
-        lines.append(f"| {key} | " + " | ".join(cells) + " |")
+        lines.append(f"| {key} | " + " | ".join([*cells, pair(record["paired_of_first_seed"][key])]) + " |")
     first = [seconds["first pictures"] for seconds in record["seconds"].values()]
     totals = [seconds["total"] for seconds in record["seconds"].values()]
     return "\n".join(
@@ -79,6 +80,11 @@ def cell(values: list[float | None], interval: list[float | None]) -> str:
     """Mean [interval], or a dash where a metric has no value."""
     known = [value for value in values if value is not None]
     return f"{np.mean(known):.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if known else "-"
+
+
+def pair(found: list[float] | None) -> str:
+    """Mean difference [interval], or a dash where pictures have no figure of their own."""
+    return f"{found[0]:+.3f} [{found[1]:+.3f}, {found[2]:+.3f}]" if found else "-"
 
 
 def picture(folder: Path, report: dict[str, Any]) -> np.ndarray:

@@ -20,8 +20,7 @@ from shipped.vae_table import KEYS, table
 from jeppa.config import load_run
 from jeppa.data import open_source
 from jeppa.data.images import LEVELS_PER_UNIT
-from jeppa.evaluate import Evaluation, evaluate
-from jeppa.evaluate.bootstrap import bootstrap_mean
+from jeppa.evaluate import Evaluation, evaluate, paired_differences
 from jeppa.pipeline import Model, load_model
 from jeppa.vae import FACTOR
 
@@ -69,21 +68,12 @@ def one_set(models: dict[str, Model], name: str, data: str, side: int, limit: in
         "rate_bytes": {title: one.metrics["rate_bpd"] * 3 * side**2 / 8 for title, one in found.items()},
         "metrics": {title: one.metrics for title, one in found.items()},
         "peer_constant_bpd": constant_bpd(found["peer"]),
-        "paired": paired(found["ours"], found["peer"]),
+        "paired": {
+            key: [one.mean, [one.lo, one.hi]]
+            for key, one in paired_differences(found["ours"], found["peer"], KEYS).items()
+        },
         "lines": lines(codec, source, side, limit),
     }
-
-
-def paired(ours: Evaluation, peer: Evaluation) -> Json:
-    """Mean difference over pictures, and its interval, of every figure that both have for each picture."""
-    found = {}
-    for key in KEYS:
-        rows = [(a.get(key), b.get(key)) for a, b in zip(ours.rows, peer.rows, strict=True)]
-        differences = [a - b for a, b in rows if a is not None and b is not None]
-        if len(differences) > 1:
-            one = bootstrap_mean(np.array(differences))
-            found[key] = [one.mean, [one.lo, one.hi]]
-    return found
 
 
 def constant_bpd(evaluation: Evaluation) -> float:

@@ -7,17 +7,13 @@ import pytest
 from rich.console import Console
 
 from jeppa import demo
-from jeppa.config import DenoiserConfig
 
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "TUNING_STEPS", 4)
-    monkeypatch.setattr(demo, "DIFFUSION_STEPS", 4)
-    monkeypatch.setattr(demo, "DENOISER", DenoiserConfig(block_out_channels=(16, 16), attention=(False, True)))
-    monkeypatch.setattr(demo, "VIEWS", 16)
+    monkeypatch.setattr(demo, "FIRST_STEPS", 2)
     monkeypatch.setattr(demo, "SAMPLE_STEPS", (2, 3))
-    monkeypatch.setattr(demo, "SAMPLE_RESOLUTION", 64)
 
 
 @pytest.mark.usefixtures("few_steps")
@@ -26,11 +22,13 @@ def test_the_demo_writes_a_report_of_both_models(tmp_path: Path):
     page = demo.run_demo(tmp_path, 0, Console(quiet=True))
     assert page.stat().st_size > 100_000
     assert (tmp_path / demo.FIRST).is_file()
+    assert (tmp_path / demo.FIRST_SAMPLES).is_file()
     report = json.loads((tmp_path / "report.json").read_text())
     assert [arm["arm"] for arm in report["arms"]] == [report["leading"], demo.SHIPPED] == [demo.TUNED, demo.SHIPPED]
     found = {arm: json.loads((tmp_path / arm / "metrics.json").read_text()) for arm in (demo.TUNED, demo.SHIPPED)}
     assert found["tuned"]["psnr"] != found["shipped"]["psnr"]
     assert found["tuned"]["psnr"] > found["shipped"]["psnr"] - 1.0
+    assert report["paired"]["psnr"][0] == pytest.approx(found["tuned"]["psnr"] - found["shipped"]["psnr"])
 
 
 @pytest.mark.slow

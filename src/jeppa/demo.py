@@ -20,7 +20,7 @@ from jeppa.checkpoint import write_text_atomically
 from jeppa.config import DataConfig, OptimConfig, VAERun
 from jeppa.data import ImageSource, evaluation_images, open_source, write_png
 from jeppa.data.sheet import contact_sheet, error_levels, reconstruction_rows, sigma_levels
-from jeppa.evaluate import evaluate, write_metrics
+from jeppa.evaluate import Evaluation, evaluate, paired_differences, write_metrics
 from jeppa.lpips import load_lpips
 from jeppa.machine import machine
 from jeppa.pictures import make_folder
@@ -69,7 +69,7 @@ def run_demo(out: Path, seed: int, console: Console) -> Path:
     arm = _fine_tune(shipped, out, seed, console, clock)
     models = {TUNED: load_model(out / TUNED), SHIPPED: shipped}
     with clock.measure("evaluate"):
-        calibration = {name: _evaluate(model, heldout, out / name) for name, model in models.items()}
+        measured = {name: _evaluate(model, heldout, out / name) for name, model in models.items()}
         reconstructions = _reconstruct(models, heldout, out)
     with clock.measure("generate"):
         generated = _sample(denoiser, out)
@@ -85,7 +85,8 @@ def run_demo(out: Path, seed: int, console: Console) -> Path:
         "arms": [arm, {"arm": SHIPPED, "title": TITLES[SHIPPED], "run": SHIPPED, "parameters": arm["parameters"]}],
         "leading": TUNED,
         "reconstructions": reconstructions,
-        "calibration": calibration,
+        "calibration": {name: _curves(one) for name, one in measured.items()},
+        "paired": _paired(measured[TUNED], measured[SHIPPED]),
         **generated,
         "interpolation": path,
     }
@@ -161,12 +162,22 @@ def _first_samples(model: Model, path: Path) -> None:
     write_png(contact_sheet(rows), path)
 
 
-def _evaluate(model: Model, heldout: ImageSource, folder: Path) -> Json:
+def _evaluate(model: Model, heldout: ImageSource, folder: Path) -> Evaluation:
     make_folder(folder)
     evaluation = evaluate(model.codec.vae, heldout, None, str(model.path))
     write_metrics(evaluation, folder / "metrics.json")
+    return evaluation
+
+
+def _curves(evaluation: Evaluation) -> Json:
     curves = evaluation.curves
     return {**curves["reliability"], "sparsification": curves["sparsification"], "pit": curves["pit"]}
+
+
+def _paired(tuned: Evaluation, shipped: Evaluation) -> Json:
+    """What fine-tuning changed on the same pictures, with the interval of every figure of single pictures."""
+    keys = [key for key in tuned.rows[0] if key != "name"]
+    return {key: [one.mean, one.lo, one.hi] for key, one in paired_differences(tuned, shipped, keys).items()}
 
 
 def _reconstruct(models: dict[str, Model], heldout: ImageSource, out: Path) -> list[Json]:
