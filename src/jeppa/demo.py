@@ -41,7 +41,7 @@ TITLES = {TUNED: f"{VAE}, fine-tuned here", SHIPPED: f"{VAE}, as shipped"}
 # Fourteen training photographs: without it their colours would be learned by heart.
 COLOUR_JITTER = 0.5
 TUNING_STEPS = 250
-PERCEPTUAL = 0.5
+PERCEPTUAL = 0.35
 SAMPLE_STEPS = (5, 10, 25, 50)
 GUIDANCE = 1.5
 STRIP = 10
@@ -119,7 +119,9 @@ def _fine_tune(start: Model, out: Path, seed: int, console: Console, clock: Cloc
     )  # fmt: skip
     data = DataConfig(data=DATA, colour_jitter=COLOUR_JITTER)
     likelihood = start.codec.vae.likelihood
-    config = VAERun(seed=seed, likelihood=likelihood, perceptual=_perceptual(console), optim=optim, data=data)
+    config = VAERun(
+        seed=seed, likelihood=likelihood, frozen="encoder", perceptual=_perceptual(console), optim=optim, data=data
+    )
     with clock.measure("fine-tune"):
         objective = VAEObjective(config, Path(VAE))
         follow("fine-tune", train(objective, config, out / TUNED, resume=True), console)
