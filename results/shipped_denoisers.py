@@ -54,7 +54,9 @@ def measure(given: argparse.Namespace) -> Json:
     train, heldout = (real_pictures(given.data, split, model.side()) for split in ("train", "heldout"))
     _check_classes(model, train, given.data)
     say(f"{len(train)} training and {len(heldout)} held-out pictures; timing")
-    seconds = seconds_for_16(given.model, SamplerSettings(steps=given.steps, guidance=given.guidance))
+    seconds = seconds_for_16(
+        given.model, SamplerSettings(steps=given.steps, guidance=given.guidance, label=model.labels[0])
+    )
     labels = labels_by_share(train.labels, given.samples)
     samples = {}
     for name, settings in samplers(given.steps, given.guidance).items():
