@@ -17,7 +17,7 @@ from torch import Tensor
 from jeppa.bands import CELL
 from jeppa.errors import DataError
 from jeppa.gaussian import Predictive
-from jeppa.vae.memory import lacks_memory, note
+from jeppa.memory import lacks_memory, note
 from jeppa.vae.pool import P, Plane, Pool, Strip, gathered, joined
 from jeppa.vae.spans import LEAST_TILE, Span, spans, window
 from jeppa.vae.statistics import FixedStatistics, measure_statistics
