@@ -16,7 +16,7 @@ from jeppa.data.images import fit
 from jeppa.errors import ConfigError, DataError
 from jeppa.gaussian import DiagonalGaussian
 from jeppa.pipeline import load_model
-from jeppa.vae import HeteroscedasticVAE
+from jeppa.vae import HeteroscedasticVAE, Rows
 from jeppa.vae.pool import Plane, Pool
 from jeppa.vae.spans import Span, spans, window
 from jeppa.vae.statistics import FixedStatistics, measure_statistics
@@ -201,7 +201,7 @@ def test_seams_have_the_gradients_of_the_inside(vae_folder: Path):
 MEMORY = """
 import sys, torch
 from pathlib import Path
-from jeppa.vae import HeteroscedasticVAE
+from jeppa.vae import HeteroscedasticVAE, Rows
 def resident(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) / 1024
 torch.set_grad_enabled(False)
@@ -253,15 +253,16 @@ NO_MEMORY = [
 def test_a_batch_that_does_not_fit_is_halved_and_the_answer_is_the_same(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """Red when an error of one kind is not known, or the parts are joined in another order."""
+    """Red when an error is not known, parts are joined in another order, or what did not fit is tried on the rest."""
     model, seen = without_norms(), []
     x = noise(5, 3, 32, 32)
     expected = model.encode(x).mean
     model.enable_tiling()
     monkeypatch.setattr(model, "_encode", limited(model._encode, 2 * 32 * 32, error, seen))
     torch.testing.assert_close(model.encode(x).mean, expected, atol=1e-5, rtol=1e-4)
-    assert seen == [5, 3, 2, 1, 2]
-    assert caplog.messages[0] == "a batch of 5 does not fit in memory: trying 3 at a time"
+    assert seen == [5, 3, 2, 2, 1]
+    tried = ((5, 3), (3, 2))
+    assert caplog.messages == [f"a batch of {a} does not fit in memory: trying {b} at a time" for a, b in tried]
 
 
 @torch.no_grad()
@@ -276,6 +277,46 @@ def test_a_picture_that_does_not_fit_is_taken_in_tiles(
     monkeypatch.setattr(model, "_encode", limited(model._encode, 256 * 256, NO_MEMORY[0], seen))
     assert (model.encode(x).mean - expected).square().mean().sqrt() < 1e-3 * expected.std()
     assert caplog.messages == ["512 pixels a side do not fit in memory: trying tiles of 256"]
+
+
+@torch.no_grad()
+def test_pictures_that_do_not_fit_one_at_a_time_are_all_taken_in_tiles(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Red when the second picture is lost, or is tried in one piece again."""
+    model, seen = without_norms(), []
+    x = noise(2, 3, 512, 512)
+    expected = model.encode(x).mean
+    model.enable_tiling()
+    monkeypatch.setattr(model, "_encode", limited(model._encode, 256 * 256, NO_MEMORY[0], seen))
+    assert (model.encode(x).mean - expected).square().mean().sqrt() < 1e-3 * expected.std()
+    assert len(caplog.messages) == 2
+    assert seen[:2] == [2, 1]
+
+
+@torch.no_grad()
+def test_memory_that_runs_short_after_the_first_row_loses_no_row(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Red when rows that were given away are given again, rows are left out, or nothing more is tried."""
+    model = without_norms()
+    model.enable_tiling(480)
+    x, whole = noise(1, 3, 960, 64), model._decode
+    expected = model.reconstruct(x).mean
+    given: list[Rows] = []
+
+    def decode(z: Tensor) -> DiagonalGaussian:
+        if given and z.shape[2] > 30:
+            raise NO_MEMORY[0]
+        return whole(z)
+
+    monkeypatch.setattr(model, "_decode", decode)
+    for rows in model.reconstruct_rows(960, 64, lambda top, bottom, left, right: x[:, :, top:bottom, left:right]):
+        given.append(rows)
+    found = torch.cat([rows.mean for rows in given], dim=2)
+    assert found.shape == x.shape
+    assert (found - expected).square().mean().sqrt() < 1e-3 * expected.std()
+    assert caplog.messages == ["480 pixels a side do not fit in memory: trying tiles of 240"]
 
 
 @torch.no_grad()
