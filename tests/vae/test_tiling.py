@@ -301,7 +301,7 @@ def test_memory_that_runs_short_after_the_first_row_loses_no_row(
     """Red when rows that were given away are given again, rows are left out, or nothing more is tried."""
     model = without_norms()
     model.enable_tiling(480)
-    x, whole = noise(1, 3, 960, 64), model._decode
+    x, whole = noise(1, 3, 624, 64), model._decode
     expected = model.reconstruct(x).mean
     given: list[Rows] = []
 
@@ -311,7 +311,7 @@ def test_memory_that_runs_short_after_the_first_row_loses_no_row(
         return whole(z)
 
     monkeypatch.setattr(model, "_decode", decode)
-    for rows in model.reconstruct_rows(960, 64, lambda top, bottom, left, right: x[:, :, top:bottom, left:right]):
+    for rows in model.reconstruct_rows(624, 64, lambda top, bottom, left, right: x[:, :, top:bottom, left:right]):
         given.append(rows)
     found = torch.cat([rows.mean for rows in given], dim=2)
     assert found.shape == x.shape
