@@ -76,3 +76,12 @@ def test_a_picture_that_cannot_be_taken_at_all_is_told_in_one_line(vae_folder: P
     child = start(tmp_path / "out.txt", type_with_little_memory, arguments, "reconstruct_rows", 1 * MIB)
     assert child.wait() == 2, child.said()
     assert "1200x1200 pixels does not fit in memory, not even in tiles" in one_clean_line(child.said())
+
+
+def test_a_denoiser_that_lacks_memory_is_told_in_one_line(diffusion_folder: Path, tmp_path: Path):
+    """Red when only the VAE's lack of memory is told with its remedy."""
+    arguments = ["generate", "--model", str(diffusion_folder), "--out", str(tmp_path / "out"), "-n", "1"]
+    arguments += ["--resolution", "2048", "--precision", "exact"]
+    child = start(tmp_path / "out.txt", type_with_little_memory, arguments, "generate", 32 * MIB)
+    assert child.wait() == 2, child.said()
+    assert "2048x2048 pixels, 1 at once, do not fit in memory" in one_clean_line(child.said())
