@@ -18,7 +18,7 @@ from jeppa.gaussian import DiagonalGaussian
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE, Rows
 from jeppa.vae.pool import Plane, Pool
-from jeppa.vae.spans import Span, spans, window
+from jeppa.vae.spans import OVERLAP, Span, spans, window
 from jeppa.vae.statistics import FixedStatistics, measure_statistics
 from jeppa.vae.tile_size import margin_for, tile_for
 from jeppa.vae.tiling import Tiling
@@ -181,7 +181,11 @@ def test_a_tile_of_sky_keeps_its_tone_beside_one_of_leaves(vae_folder: Path):
 
 @torch.no_grad()
 def test_seams_have_the_gradients_of_the_inside(vae_folder: Path):
-    """Gradients at the hand-over against elsewhere, both relative to the untiled answer, within 5 %."""
+    """Mean |gradient| across every column where tiles overlap, over that elsewhere, of tiled over untiled: within 5 %.
+
+    Columns are compared with those at the same place of their cells, since the net leaves a pattern of that period. Red
+    with the statistics of each tile alone (0.93), with tiles that fade at one end only (0.83) or at none (0.75).
+    """
     model = load_model(vae_folder).codec.vae
     photo = next(ref for ref in open_source("builtin:photos", "heldout").refs if "chelsea" in ref.name)
     x = to_x(fit(photo.read_pixels(), 384))[None]
@@ -190,12 +194,14 @@ def test_seams_have_the_gradients_of_the_inside(vae_folder: Path):
     model.enable_tiling(240)
     tiled = model.reconstruct(x).mean
     assert model.tiling is not None
-    margin, zone = model.tiling.margin, torch.zeros(383, dtype=torch.bool)
-    for span in spans(48, model.tiling.tile, margin)[1:]:
-        zone[8 * (span.start + margin) : 8 * (span.start + 2 * margin)] = True
-    lines = [(one[..., 1:] - one[..., :-1]).abs().mean((0, 1, 2)) for one in (tiled, whole)]
-    ratio = lines[0] / lines[1]
-    assert 0.95 < (ratio[zone].mean() / ratio[~zone].mean()).item() < 1.05
+    overlap = torch.zeros(383, dtype=torch.bool)
+    for span in spans(48, model.tiling.tile, model.tiling.margin)[1:]:
+        overlap[8 * span.start - 1 : 8 * (span.start + OVERLAP * model.tiling.margin)] = True
+    across = [(one[..., 1:] - one[..., :-1]).abs().mean((0, 1, 2)) for one in (tiled, whole)]
+    ratio, place = across[0] / across[1], torch.arange(383) % 8
+    inside = torch.stack([ratio[(place == one) & ~overlap].mean() for one in range(8)])
+    seams = ratio[overlap] / inside[place[overlap]]
+    assert 0.95 < seams.min().item() <= seams.max().item() < 1.05
 
 
 MEMORY = """
