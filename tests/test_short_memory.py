@@ -85,3 +85,18 @@ def test_a_denoiser_that_lacks_memory_is_told_in_one_line(diffusion_folder: Path
     child = start(tmp_path / "out.txt", type_with_little_memory, arguments, "generate", 32 * MIB)
     assert child.wait() == 2, child.said()
     assert "2048x2048 pixels, 1 at once, do not fit in memory" in one_clean_line(child.said())
+
+
+def test_a_lack_of_memory_anywhere_else_is_told_in_one_line(
+    vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """Red when the command line knows a lack of memory by the errors of its own alone."""
+
+    def lacking(*_: object) -> None:
+        np.empty(2**60, np.uint8)
+
+    monkeypatch.setattr(Model, "reconstruct_rows", lacking)
+    write_png(np.zeros((8, 8, 3), np.uint8), tmp_path / "small.png")
+    arguments = ["reconstruct", "--model", str(vae_folder), "--input", str(tmp_path / "small.png")]
+    assert command_line([*arguments, "--out", str(tmp_path / "out"), "--precision", "exact"]) == 2
+    assert "memory runs short" in one_clean_line(capfd.readouterr().err)
