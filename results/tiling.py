@@ -1,11 +1,15 @@
 """Large pictures in tiles: time and memory against size, likeness to the untiled answer, seams, and what lost.
 
-    python results/tiling.py RUN [--data SOURCE] [--largest 8192]
+    python results/tiling.py MODEL [--data SOURCE] [--largest 8192] [--out results]
 
-RUN is the run folder of a `small` VAE. Pictures are mosaics of centred squares of the photographs of SOURCE
-(builtin:photos unless given), each 384 pixels a side, in random order and mirrored from the second round on; `enlarged`
-is one of the photographs scaled up, smooth as large pictures of few details are. Every figure of time and memory comes
-from a process of its own. Writes `tiling.json` and `tiling.md` beside this file.
+MODEL is a run folder of a `small` VAE or a shipped model. Pictures are mosaics of centred squares of the photographs of
+SOURCE (builtin:photos unless given), each 384 pixels a side, in random order and mirrored from the second round on;
+`enlarged` is one of the photographs scaled up, smooth as large pictures of few details are. Every figure of time and
+memory comes from a process of its own.
+
+Writes `tiling.json` (every figure) and `tiling.md` into OUT: what is promised of tiles beside what was found; seconds
+and MiB for each size with and without tiles, and their exponents; likeness and seams of each variant, `small` and `sd`.
+Without tiles pictures are at most 4096 pixels a side.
 """
 
 import argparse
@@ -21,11 +25,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
+from tiling.table import table
 from torch import Tensor
 from torch.nn import functional as F
 
 from jeppa.cli.terminal import say
-from jeppa.config import load_run
 from jeppa.data import open_source, to_x
 from jeppa.data.images import LEVELS_PER_UNIT, Pixels, fit
 from jeppa.machine import commit, machine
@@ -34,9 +38,9 @@ from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE, spans, tiling
 
 HERE = Path(__file__).parent
-SIDES = (512, 1024, 2048, 4096)
+SIDES = (512, 1024, 2048, 4096, 8192)
+UNTILED = 4096
 CELL = 384
-MIB = 2**20
 
 
 def mosaic(source: str, side: int) -> Pixels:
@@ -82,13 +86,13 @@ def one(run: Path, picture: Path, way: str) -> dict[str, float]:
 
 
 def growth(run: Path, source: str, largest: int) -> list[dict]:
-    """`one` for every side and way, each in its own process; without tiles up to the last of `SIDES`."""
+    """`one` for every side and way, each in its own process; without tiles up to `UNTILED`."""
     rows = []
     with TemporaryDirectory() as folder:
-        for side in [*SIDES, *([largest] if largest > SIDES[-1] else [])]:
+        for side in (side for side in SIDES if side <= largest):
             picture = Path(folder) / "picture.npy"
             np.save(picture, mosaic(source, side))
-            for way in ("rows", "whole") if side <= SIDES[-1] else ("rows",):
+            for way in ("rows", "whole") if side <= UNTILED else ("rows",):
                 command = [sys.executable, __file__, "--one", str(run), str(picture), way]
                 found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 rows.append({"side": side, "way": way, **json.loads(found)})
@@ -113,19 +117,20 @@ def likeness(vae: HeteroscedasticVAE, x: Tensor, whole: tuple[Tensor, Tensor]) -
 
 
 def seams(used: tiling.Tiling, tiled: Tensor, whole: Tensor) -> dict[str, float]:
-    """Mean |gradient| where tiles are handed over, over that elsewhere, both of the tiled over the untiled answer.
+    """Mean |gradient| in each column where tiles overlap over that elsewhere, both of the tiled over the untiled.
 
-    `zone` takes all columns of the hand-over, `line` the one column that differs most; 1 is seamless.
+    `zone` is the mean over these columns, `line` the one farthest from 1; 1 is seamless. A column is compared with
+    those at the same place of their cells, since a net leaves a pattern of that period.
     """
-    width = tiled.shape[3]
-    zone = torch.zeros(width - 1, dtype=torch.bool)
-    for span in spans.spans(width // 8, used.tile, used.margin)[1:]:
-        zone[(span.start + used.margin) * 8 : (span.start + 2 * used.margin) * 8] = True
-    ratio = [(one[..., 1:] - one[..., :-1]).abs().mean((0, 1, 2)) for one in (tiled, whole)]
-    inside = ratio[0][~zone].mean() / ratio[1][~zone].mean()
-    lines = ratio[0][zone] / ratio[1][zone] / inside
-    return {"zone": float(ratio[0][zone].mean() / ratio[1][zone].mean() / inside),
-            "line": float(lines[(lines - 1.0).abs().argmax()])}  # fmt: skip
+    place = torch.arange(tiled.shape[3] - 1) % 8
+    overlap = torch.zeros(len(place), dtype=torch.bool)
+    for span in spans.spans(tiled.shape[3] // 8, used.tile, used.margin)[1:]:
+        overlap[8 * span.start - 1 : 8 * (span.start + spans.OVERLAP * used.margin)] = True
+    across = [(one[..., 1:] - one[..., :-1]).abs().mean((0, 1, 2)) for one in (tiled, whole)]
+    ratio = across[0] / across[1]
+    inside = torch.stack([ratio[(place == one) & ~overlap].mean() for one in range(8)])
+    lines = ratio[overlap] / inside[place[overlap]]
+    return {"zone": float(lines.mean()), "line": float(lines[(lines - 1.0).abs().argmax()])}
 
 
 class Unfixed(AbstractContextManager):
@@ -160,7 +165,6 @@ VARIANTS: dict[str, tuple] = {
     "statistics of a thumbnail": (("_crops", thumbnail),),
     "crops with their borders": (("CROP_MARGIN", 0),),
     "crops of 8 cells": (("CROP", 8),),
-    "crops of 32 cells": (("CROP", 32),),
 }
 
 
@@ -190,62 +194,28 @@ def variants(
 def main() -> None:
     """Measure all and write the record."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("run", type=Path)
+    parser.add_argument("model", type=Path)
     parser.add_argument("--data", default="builtin:photos")
-    parser.add_argument("--largest", type=int, default=8192)
+    parser.add_argument("--largest", type=int, choices=SIDES[1:], default=SIDES[-1])
+    parser.add_argument("--out", type=Path, default=HERE)
     given = parser.parse_args()
-    vae = load_model(given.run).codec.vae
-    at = {side: {kind.__name__: kind(given.data, side) for kind in (mosaic, enlarged)} for side in (1024, 2048)}
+    rows = growth(given.model, given.data, given.largest)
+    vae = load_model(given.model).codec.vae
+    default = 8 * vae.tiling.tile
+    at_1024 = {kind.__name__: kind(given.data, 1024) for kind in (mosaic, enlarged)}
+    small = variants(vae, at_1024, 512, list(VARIANTS), [16, 32, 64])
+    for side in (side for side in (2048, UNTILED) if default < side <= given.largest):
+        pictures = {kind.__name__: kind(given.data, side) for kind in (mosaic, enlarged)}
+        small += variants(vae, pictures, default, list(VARIANTS)[: 2 if side < UNTILED else 1], [])
     torch.manual_seed(0)
     random = HeteroscedasticVAE("sd").eval().requires_grad_(False)
-    default = 8 * vae.tiling.tile
-    small = variants(vae, at[1024], 512, list(VARIANTS), [16, 32, 64])
-    small += variants(vae, at[2048], default, ["as it is", "tile's own statistics"], [])
     sd = variants(random, {"mosaic": mosaic(given.data, 384)}, 256, list(VARIANTS)[:4], [16, 32])
-    rows = growth(given.run, given.data, given.largest)
-    record = {"command": f"python results/tiling.py RUN --data {given.data}", "commit": commit(), "machine": machine(),
-              "steps": load_run(given.run / "config.yaml").optim.steps, "default_tile": default, "growth": rows,
+    command = f"python results/tiling.py {given.model} --data {given.data} --largest {given.largest}"
+    record = {"command": command, "commit": commit(), "machine": machine(), "default_tile": default, "growth": rows,
               "exponents": {way: exponents(rows, way) for way in ("rows", "whole")},
               "small": small, "sd": sd}  # fmt: skip
-    (HERE / "tiling.json").write_text(json.dumps(record, indent=1) + "\n")
-    (HERE / "tiling.md").write_text(table(record))
-
-
-def table(record: dict) -> str:
-    """Markdown."""
-    processor, slopes = record["machine"]["processor"], record["exponents"]
-    lines = [
-        "# Tiles",
-        "",
-        f"`{record['command']}` at commit {record['commit']}, RUN of {record['steps']} steps, {processor}, "
-        f"{record['machine']['threads']} thread, torch {record['machine']['torch']}, other work on the machine.",
-        "",
-        "## Time and memory",
-        "",
-        f"Encode, decode and sigma map of a mosaic with `small`, tiles of {record['default_tile']} pixels; MiB above "
-        "the loaded model, pictures included. `rows` is what `jeppa reconstruct` does, `whole` has no tiles.",
-        "",
-        "| side | way | seconds | MiB |",
-        "|---|---|---|---|",
-        *(f"| {row['side']} | {row['way']} | {row['seconds']:.1f} | {row['mib']:.0f} |" for row in record["growth"]),
-        "",
-        *(f"- exponents in pixels, {way}: time {found['seconds']:.2f}, memory {found['mib']:.2f}"
-          for way, found in slopes.items()),
-        "",
-        "## Likeness to the untiled answer, and seams",
-        "",
-        "PSNR of the mean against the untiled mean; mean error of sigma in 8-bit levels; mean |gradient| at the "
-        "hand-over over that elsewhere, relative to the untiled answer, over the whole zone and at its worst column.",
-    ]  # fmt: skip
-    heads = {"small": "`small`, trained", "sd": "`sd`, random weights: self-attention in the middle"}
-    for key, head in heads.items():
-        lines += ["", f"### {head}", "", "| picture | side | tile | margin | variant | PSNR | sigma | zone | line |",
-                  "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-        for row in record[key]:
-            cells = [row[name] for name in ("picture", "side", "tile", "margin", "variant")]
-            cells += [f"{row['psnr']:.1f}", f"{row['sigma_levels']:.3f}", f"{row['zone']:.4f}", f"{row['line']:.3f}"]
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join([*lines, ""])
+    (given.out / "tiling.json").write_text(json.dumps(record, indent=1) + "\n")
+    (given.out / "tiling.md").write_text(table(record))
 
 
 if __name__ == "__main__":

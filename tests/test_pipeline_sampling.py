@@ -18,7 +18,7 @@ from jeppa.errors import CheckpointError, ConfigError
 from jeppa.pictures import generate_files
 from jeppa.pictures.rejection import LeastUncertain, candidates
 from jeppa.pictures.samples import read_mask
-from jeppa.pipeline import Model, SamplerSettings, Uncertainty, load_model, uncertainty
+from jeppa.pipeline import Model, SamplerSettings, Uncertainty, at_once, load_model, uncertainty
 
 LEARNED = SamplerSettings(steps=3, variance="learned")
 
@@ -155,7 +155,7 @@ def test_a_learned_variance_needs_a_head(headless: Model, tmp_path: Path):
 @pytest.mark.usefixtures("old_objects_hidden")
 def test_memory_does_not_grow_with_the_number(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Red when pictures are gathered before they are written, or after."""
-    monkeypatch.setattr("jeppa.pipeline.model.BATCH", 2)
+    monkeypatch.setattr("jeppa.pipeline.batches.BATCH", 2)
     monkeypatch.setattr("jeppa.pictures.samples.SHEET_PICTURES", 4)
     most = 0
 
@@ -195,3 +195,49 @@ def test_read_pixels_of_the_sheet_are_those_of_the_files(model: Model, tmp_path:
     sheet = read_pixels(generate_files(model, tmp_path, 2, 0, LEARNED))
     assert (sheet[:, :32] == read_pixels(tmp_path / "000000.png")).all()
     assert (sheet[:, 34:] == read_pixels(tmp_path / "000001.png")).all()
+
+
+@pytest.mark.parametrize(("side", "count"), [(32, 16), (512, 16), (1024, 4), (2048, 1), (8192, 1)])
+def test_so_many_are_made_at_once_that_they_have_the_pixels_of_sixteen_of_512(side: int, count: int):
+    """Red when the number stays 16: decoded, sixteen pictures of 8192 pixels take 24 GiB."""
+    assert at_once(side) == count
+
+
+@torch.no_grad()
+def test_a_picture_above_a_tile_is_decoded_in_tiles_and_as_good_as_whole(
+    diffusion_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Within 2 levels, as in the tests of tiles. Red when it is decoded in one piece, or tiles lie a cell off."""
+    model = load_model(diffusion_folder)
+    settings = SamplerSettings(steps=1, resolution=480)
+    model.codec.vae.disable_tiling()
+    (whole,) = model.generate([0], settings)
+    model.codec.vae.enable_tiling(240)
+    sides: list[int] = []
+    decode = model.codec.vae._decode
+    monkeypatch.setattr(model.codec.vae, "_decode", lambda z: sides.append(max(z.shape[2:])) or decode(z))
+    (tiled,) = model.generate([0], settings)
+    assert max(sides) * 8 <= 240
+    assert (tiled.x - whole.x).abs().mean().item() * 127.5 < 2.0
+
+
+def test_pictures_as_large_as_tiles_promise_may_be_asked_for(model: Model):
+    """Red with another limit than that of pictures elsewhere."""
+    assert model.side(8192) == 8192
+    with pytest.raises(ConfigError, match="from 8 to 8192"):
+        model.side(8200)
+
+
+def test_previews_of_large_pictures_show_the_first_batch(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Red when later batches are written over it."""
+    monkeypatch.setattr("jeppa.pipeline.batches.PIXELS", 2 * 32**2)
+    generate_files(model, tmp_path, 3, 0, SamplerSettings(steps=1), previews=True)
+    assert read_pixels(tmp_path / "steps" / "step-00.png").shape[1] == 32 + 2 + 32
+
+
+def test_large_pictures_are_reduced_in_the_sheet_alone(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Red when a sheet of 64 pictures has 64 times their pixels, whatever their size."""
+    monkeypatch.setattr("jeppa.pictures.folder.SHEET_SIDE", 16)
+    sheet = read_pixels(generate_files(model, tmp_path, 2, 0, SamplerSettings(steps=1)))
+    assert sheet.shape == (16, 16 + 2 + 16, 3)
+    assert read_pixels(tmp_path / "000000.png").shape == (32, 32, 3)

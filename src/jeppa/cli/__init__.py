@@ -55,9 +55,12 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BaseException as error:
+        from jeppa.memory import lacks_memory
         from jeppa.train import Interrupted
 
-        if not isinstance(error, Interrupted):
-            raise
-        return complain(error, 128 + error.signal_number)
+        if isinstance(error, Interrupted):
+            return complain(error, 128 + error.signal_number)
+        if lacks_memory(error):
+            return complain(JeppaError("memory runs short: free some, or ask for smaller pictures or fewer at once"), 2)
+        raise
     return 0

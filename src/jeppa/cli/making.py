@@ -67,7 +67,8 @@ def generate(
         keep: share of the drawn pictures to keep, the least uncertain ones; the others go to OUT/rejected.
         mask: greyscale picture of the size of those made: learned variance at full temperature where it is white, plain
             DDIM where it is black.
-        previews: write OUT/steps, the first 16 pictures as they form, beside their sigma maps.
+        previews: write OUT/steps, the first 16 pictures (fewer above 512 pixels) as they form, beside their sigma
+            maps.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.pictures import generate_files

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from jeppa.data import write_png
 from jeppa.data.decode import Pixels
+from jeppa.data.images import fit, to_pixels
 from jeppa.data.png import SETTINGS_KEY
 from jeppa.data.sheet import contact_sheet
 from jeppa.errors import ConfigError
 
 SHEET_COLUMNS = 8
+SHEET_SIDE = 1024
+"""Of a picture in a sheet or an animation, at most: eight by eight of these `read_pixels` still opens."""
 FRAME_MILLISECONDS = 120
 
 MadeBy = Mapping[str, str]
@@ -44,9 +47,15 @@ def rows_of(pictures: Sequence[Tensor | Pixels]) -> list[Sequence[Tensor | Pixel
 
 
 def write_sheet(rows: Sequence[Sequence[Tensor | Pixels]], path: Path, settings: MadeBy) -> Path:
-    """Write pictures of one size as one; returns its path."""
-    write_png(contact_sheet(rows), path, settings)
+    """Write squares of one size as one, `reduced`; returns its path."""
+    write_png(contact_sheet([[reduced(picture) for picture in row] for row in rows]), path, settings)
     return path
+
+
+def reduced(square: Tensor | Pixels) -> Pixels:
+    """A square as pixels, scaled down to `SHEET_SIDE` if it is larger."""
+    pixels = to_pixels(square) if isinstance(square, Tensor) else square
+    return pixels if len(pixels) <= SHEET_SIDE else fit(pixels, SHEET_SIDE)
 
 
 def write_animation(frames: Sequence[Pixels], path: Path, settings: MadeBy) -> None:

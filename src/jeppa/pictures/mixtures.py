@@ -5,9 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from jeppa.data import fit, read_pixels_limited, to_pixels, to_x, write_png
+from jeppa.data import fit, read_pixels_limited, to_x, write_png
 from jeppa.errors import ConfigError
-from jeppa.pictures.folder import made_by, make_folder, write_animation, write_sheet
+from jeppa.pictures.folder import made_by, make_folder, reduced, write_animation, write_sheet
 from jeppa.pipeline import DDIMSettings, Method, Model, between, even_shares
 
 VAE_SIDE = 256
@@ -36,11 +36,12 @@ def interpolate_files(
     _check_label(settings, [method])
     shares = even_shares(frames)
     first, second = _ends(model, a, b, settings)
-    path = [to_pixels(point.mean[0]) for point in between(model, first, second, shares, method, settings)]
     about = {**settings.model_dump(mode="json"), "a": a, "b": b, "method": method, "model": model.path}
-    make_folder(out)
-    for index, (frame, share) in enumerate(zip(path, shares, strict=True)):
-        write_png(frame, out / f"frame-{index:03d}.png", made_by(**about, share=share))
+    path = []
+    for index, point in enumerate(between(model, first, second, shares, method, settings)):
+        make_folder(out)  # not before the first frame: where there is none, nothing is written
+        write_png(point.mean[0], out / f"frame-{index:03d}.png", made_by(**about, share=shares[index]))
+        path.append(reduced(point.mean[0]))
     write_animation(path + path[-2:0:-1], out / "animation.png", made_by(**about, frames=frames))
     return write_sheet([path], out / "sheet.png", made_by(**about, frames=frames))
 

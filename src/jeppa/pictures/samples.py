@@ -11,9 +11,9 @@ from jeppa.data import read_pixels, read_pixels_limited, to_x, write_png
 from jeppa.data.decode import Pixels
 from jeppa.data.sheet import colour_map, sigma_levels
 from jeppa.diffusion import SamplerStep
-from jeppa.pictures.folder import MadeBy, made_by, make_folder, rows_of, write_sheet
+from jeppa.pictures.folder import MadeBy, made_by, make_folder, reduced, rows_of, write_sheet
 from jeppa.pictures.rejection import LeastUncertain, candidates
-from jeppa.pipeline import BATCH, Model, SamplerSettings
+from jeppa.pipeline import Model, SamplerSettings, at_once
 from jeppa.pipeline.preview import preview
 
 SHEET_PICTURES = 64
@@ -58,9 +58,10 @@ def generate_files(
     region = None if mask is None else read_mask(mask)
     about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "model": model.path}
     watch = partial(_write_step, model, out / STEPS, made_by(**about, seed=seed)) if previews else None
-    drawn = model.generate(seeds[:BATCH], settings, region, watch)
-    if len(seeds) > BATCH:
-        drawn = chain(drawn, model.generate(seeds[BATCH:], settings, region))
+    first = at_once(model.side(settings.resolution))
+    drawn = model.generate(seeds[:first], settings, region, watch)
+    if len(seeds) > first:
+        drawn = chain(drawn, model.generate(seeds[first:], settings, region))
     make_folder(out)
     chosen = LeastUncertain(number)
     for sample in drawn:
@@ -72,7 +73,7 @@ def generate_files(
             make_folder(out / REJECTED)
             os.replace(_place(out, dropped), _place(out / REJECTED, dropped))
     kept = chosen.seeds() if keep < 1.0 else seeds
-    shown = [read_pixels(_place(out, one)) for one in kept[:SHEET_PICTURES]]
+    shown = [reduced(read_pixels(_place(out, one))) for one in kept[:SHEET_PICTURES]]
     return write_sheet(rows_of(shown), out / "sheet.png", made_by(**about, seed=seed))
 
 

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from jeppa.errors import ConfigError
 from jeppa.gaussian import DiagonalGaussian, Predictive
-from jeppa.pipeline.model import BATCH, Model
+from jeppa.pipeline.batches import at_once
+from jeppa.pipeline.model import Model
 from jeppa.sampling import DDIMSettings
+from jeppa.vae import FACTOR
 
 Method = Literal["fade", "fuse", "morph"]
 
@@ -112,7 +114,8 @@ def _ends(both: DiagonalGaussian) -> tuple[DiagonalGaussian, DiagonalGaussian]:
 
 def _morph(model: Model, a: Tensor, b: Tensor, shares: Sequence[float], settings: DDIMSettings) -> Iterator[Tensor]:
     first, second = model.invert(torch.cat([a, b]), settings)
-    for start in range(0, len(shares), BATCH):
-        noise = torch.stack([slerp(first, second, share) for share in shares[start : start + BATCH]])
+    count = at_once(FACTOR * max(a.shape[2:]))
+    for start in range(0, len(shares), count):
+        noise = torch.stack([slerp(first, second, share) for share in shares[start : start + count]])
         *_, last = model.sample_from(noise, settings)
         yield from last.zt.split(1)

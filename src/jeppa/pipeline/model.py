@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from jeppa.config import MAX_SIDE
 from jeppa.data.decode import Pixels
 from jeppa.data.images import to_x
 from jeppa.diffusion import (
@@ -25,13 +26,11 @@ from jeppa.diffusion import (
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.gaussian import DiagonalGaussian
 from jeppa.latent import LatentCodec
+from jeppa.pipeline.batches import at_once, told_plainly
 from jeppa.pipeline.preview import Preview, preview
 from jeppa.pipeline.uncertainty import Uncertainty
 from jeppa.sampling import DDIMSettings, SamplerSettings
 from jeppa.vae import FACTOR, Rows
-
-BATCH = 16
-MAX_SIDE = 2048
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,9 @@ class Model:
         mask: Tensor | None,
         watch: Callable[[SamplerStep], None] | None,
     ) -> Iterator[Sample]:
-        for start in range(0, len(seeds), BATCH):
-            batch = seeds[start : start + BATCH]
+        count = at_once(self.side(settings.resolution))
+        for start in range(0, len(seeds), count):
+            batch = seeds[start : start + count]
             running = Uncertainty()
             for step in self.sample(batch, settings, mask):
                 if step.x0_variance is not None:
@@ -205,11 +205,11 @@ class Model:
     def _denoise(self, label: str | None, count: int, guidance: float = 1.0) -> Denoise:
         denoiser = self._denoiser()
         if label is None:
-            return guided(denoiser, None, guidance)
+            return told_plainly(guided(denoiser, None, guidance))
         if label not in self.labels:
             known = f"choose one of {', '.join(self.labels)}" if self.labels else "leave --label out"
             raise ConfigError(f"label is {label!r}, which {self.path} does not know: {known}")
-        return guided(denoiser, torch.full((count,), self.labels.index(label)), guidance)
+        return told_plainly(guided(denoiser, torch.full((count,), self.labels.index(label)), guidance))
 
     def _temperature(self, settings: SamplerSettings, mask: Tensor | None) -> float | Tensor:
         """Of the sampler: 0 without a learned variance; with a mask, one for each place, `[1,1,h,w]`."""

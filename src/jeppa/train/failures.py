@@ -5,16 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 
 from jeppa.config import OptimConfig
 from jeppa.errors import TrainingError
+from jeppa.memory import lacks_memory
 
 # Errors of a disk, as against those of a program that asks for a file which is not there.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES})
-# torch says these as a RuntimeError: its CPU allocator, that of C++, and oneDNN's.
-_NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory")
 _READER = "DataLoader"
 _SYSTEM = "os error"  # in what safetensors says of a disk, as against a file that is none of its own
 
@@ -39,7 +37,7 @@ def told_plainly(run: Path, optim: OptimConfig, resolution: int) -> Iterator[Non
 
 def _line(error: Exception, run: Path, optim: OptimConfig, resolution: int) -> str | None:
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in text for part in _NO_MEMORY):
+    if lacks_memory(error):
         return f"{run}: out of memory {_remedy(optim, resolution)}"
     if _SYSTEM in text if isinstance(error, SafetensorError) else getattr(error, "errno", None) in _DISK:
         path = getattr(error, "filename", None) or run

@@ -52,6 +52,13 @@ class Strip:
     element_logvar: Tensor
     family: Predictive
 
+    def below(self, row: int) -> "Strip":
+        """The part of it from this row of the picture on."""
+        if row <= self.top:
+            return self
+        kept = (..., slice(row - self.top, None), slice(None))
+        return Strip(row, self.mean[kept], self.logvar[kept], self.element_logvar[kept], self.family)
+
 
 class Pool:
     """Sums over the tiles of the rows that are not finished yet: precision x mean, precision, precision of bands."""

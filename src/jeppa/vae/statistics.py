@@ -3,8 +3,7 @@
 Group norm divides by the mean and the variance of a *whole* picture. With those of a tile, a plain sky comes out in
 another tone beside a tile of leaves. The statistics are therefore measured once, on crops spread over the picture that
 pass through the net together: at each norm all crops are normalised with their common statistics, so those of the next
-norm are measured on the right features. `results/tiling.py` compares this with a thumbnail and with passes over all
-tiles.
+norm are measured on the right features. `results/tiling.py` compares this with a thumbnail and with each tile's own.
 
 Both are torch function modes: they replace the calls of `group_norm` of any net, on this thread, while it runs.
 """

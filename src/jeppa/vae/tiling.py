@@ -17,7 +17,7 @@ from torch import Tensor
 from jeppa.bands import CELL
 from jeppa.errors import DataError
 from jeppa.gaussian import Predictive
-from jeppa.vae.memory import lacks_memory, note
+from jeppa.memory import lacks_memory, note
 from jeppa.vae.pool import P, Plane, Pool, Strip, gathered, joined
 from jeppa.vae.spans import LEAST_TILE, Span, spans, window
 from jeppa.vae.statistics import FixedStatistics, measure_statistics
@@ -50,7 +50,7 @@ class Tiling:
 def rows_in_tiles(net: Net, read: Read, plane: Plane, tiling: Tiling) -> Iterator[Strip]:
     """Run `net` over one picture, a row of tiles at a time; a picture within one tile passes as it is.
 
-    Where memory is short, smaller tiles are tried, with a note.
+    Where memory is short, smaller tiles are tried, with a note; rows that were given away stay as they are.
 
     Memory: a row of tiles of the answer, and what the net needs for one tile.
 
@@ -63,22 +63,26 @@ def rows_in_tiles(net: Net, read: Read, plane: Plane, tiling: Tiling) -> Iterato
     Raises:
         DataError: the smallest tiles do not fit in memory either.
     """
-    begun = False
-    try:
-        for strip in _pooled_rows(net, read, plane, tiling):
-            begun = True
-            yield strip
-        return
-    except (MemoryError, RuntimeError) as error:
-        if begun or not lacks_memory(error):
-            raise
-    yield from rows_in_tiles(net, read, plane, _smaller(tiling, plane))
+    given = 0
+    while given < plane.height * plane.scale_out:
+        try:
+            for strip in _pooled_rows(net, read, plane, tiling):
+                bottom = strip.top + strip.mean.shape[2]
+                if bottom > given:
+                    yield strip.below(given)
+                    given = bottom
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+        if given < plane.height * plane.scale_out:
+            tiling = _smaller(tiling, plane)
 
 
 def predict(net: Callable[[Tensor], P], batch: Tensor, scales: tuple[int, int], tiling: Tiling) -> P:
     """Run `net` on a batch of pictures, those larger than a tile one by one and in tiles.
 
-    A batch that does not fit in memory is halved down to single pictures, and those are tried in smaller tiles.
+    A batch that does not fit in memory is halved down to single pictures, and those are tried in smaller tiles. What
+    did not fit once is not tried again on the rest of the batch.
 
     Args:
         net: as for `rows_in_tiles`.
@@ -90,28 +94,40 @@ def predict(net: Callable[[Tensor], P], batch: Tensor, scales: tuple[int, int], 
         DataError: as for `rows_in_tiles`.
     """
     plane = Plane(batch.shape[2] // scales[0], batch.shape[3] // scales[0], *scales)
-    part = 1
+    parts: list[P] = []
     if max(plane.height, plane.width) <= tiling.tile:
-        try:
-            return net(batch)
-        except (MemoryError, RuntimeError) as error:
-            if not lacks_memory(error):
-                raise
-        # Here and not in the handler, whose traceback holds what the failed pass had made.
-        if len(batch) == 1:
+        parts, batch = _in_one_piece(net, batch)
+        if len(batch):
             tiling = _smaller(tiling, plane)
-        else:
-            part = (len(batch) + 1) // 2
-            note(f"a batch of {len(batch)} does not fit in memory: trying {part} at a time")
-    if len(batch) == 1:
-        whole: P = gathered(rows_in_tiles(net, reader(batch), plane, tiling), plane)
-        return whole
-    return joined([predict(net, some, scales, tiling) for some in batch.split(part)])
+    for i in range(len(batch)):
+        parts.append(gathered(rows_in_tiles(net, reader(batch[i : i + 1]), plane, tiling), plane))
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 def reader(picture: Tensor) -> Read:
     """Reads from a picture in memory, `[1,C,H,W]`."""
     return lambda top, bottom, left, right: picture[:, :, top:bottom, left:right]
+
+
+def _in_one_piece(net: Callable[[Tensor], P], batch: Tensor) -> tuple[list[P], Tensor]:
+    """Answers to the pictures that fit in memory without tiles, and the pictures left where not even one fits."""
+    parts: list[P] = []
+    part = len(batch)
+    while len(batch) or not parts:
+        try:
+            parts.append(net(batch[:part]))
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+        else:
+            batch = batch[part:]
+            continue
+        # Here and not in the handler, whose traceback holds what the failed pass had made.
+        if part == 1:
+            break
+        note(f"a batch of {part} does not fit in memory: trying {(part + 1) // 2} at a time")
+        part = (part + 1) // 2
+    return parts, batch
 
 
 def _pooled_rows(net: Net, read: Read, plane: Plane, tiling: Tiling) -> Iterator[Strip]:
