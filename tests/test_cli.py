@@ -287,7 +287,7 @@ def test_evaluate_writes_every_key_with_its_interval_or_a_reason(vae_folder: Pat
 
 
 def test_calibrate_changes_sigma_and_not_the_picture(vae_folder: Path, photos: Path, tmp_path: Path):
-    """Red when the two numbers are not saved with the head."""
+    """Red when the curve is not saved with the head."""
     out = tmp_path / "calibrated"
     arguments = ["--model", str(vae_folder), "--data", str(photos), "--split", "all", "--out", str(out)]
     assert run(["calibrate", *arguments]) == 0

@@ -28,6 +28,7 @@ def test_the_demo_writes_a_report_of_both_models(tmp_path: Path):
     found = {arm: json.loads((tmp_path / arm / "metrics.json").read_text()) for arm in (demo.TUNED, demo.SHIPPED)}
     assert found["tuned"]["psnr"] != found["shipped"]["psnr"]
     assert found["tuned"]["psnr"] > found["shipped"]["psnr"] - 1.0
+    assert found["tuned"]["ence"] < found["shipped"]["ence"]
     difference = found["tuned"]["psnr"] - found["shipped"]["psnr"]
     assert report["paired"]["psnr"][0] == pytest.approx(difference, abs=2e-4)
 

@@ -21,6 +21,7 @@ from jeppa.config import DataConfig, OptimConfig, VAERun
 from jeppa.data import ImageSource, evaluation_images, open_source, write_png
 from jeppa.data.sheet import contact_sheet, error_levels, reconstruction_rows, sigma_levels
 from jeppa.evaluate import Evaluation, evaluate, paired_differences, write_metrics
+from jeppa.evaluate.calibrate import calibrate
 from jeppa.lpips import load_lpips
 from jeppa.machine import machine
 from jeppa.pictures import make_folder
@@ -28,16 +29,17 @@ from jeppa.pipeline import DDIMSettings, Model, SamplerSettings, between, even_s
 from jeppa.progress import follow
 from jeppa.report import write_report
 from jeppa.train import VAEObjective, train
+from jeppa.vae import save_folder
 from jeppa.weights import WeightsError
 
 DATA = "builtin:photos"
 VAE, DENOISER = "small", "emoji"
-SHIPPED, TUNED = "shipped", "tuned"
+SHIPPED, TUNED, CALIBRATED = "shipped", "tuned", "calibrated"
 FIRST = "first-pictures.png"
 FIRST_SIDE = 256
 FIRST_SAMPLES = "first-samples.png"
 FIRST_STEPS = 10
-TITLES = {TUNED: f"{VAE}, fine-tuned here", SHIPPED: f"{VAE}, as shipped"}
+TITLES = {TUNED: f"{VAE}, fine-tuned and calibrated here", SHIPPED: f"{VAE}, as shipped"}
 # Fourteen training photographs: without it their colours would be learned by heart.
 COLOUR_JITTER = 0.5
 TUNING_STEPS = 250
@@ -67,7 +69,9 @@ def run_demo(out: Path, seed: int, console: Console) -> Path:
     for first in (FIRST, FIRST_SAMPLES):
         console.print(f"first pictures: {out / first}", soft_wrap=True, highlight=False)
     arm = _fine_tune(shipped, out, seed, console, clock)
-    models = {TUNED: load_model(out / TUNED), SHIPPED: shipped}
+    with clock.measure("calibrate"):
+        _calibrate(load_model(out / TUNED), out / CALIBRATED)
+    models = {TUNED: load_model(out / CALIBRATED), SHIPPED: shipped}
     with clock.measure("evaluate"):
         measured = {name: _evaluate(model, heldout, out / name) for name, model in models.items()}
         reconstructions = _reconstruct(models, heldout, out)
@@ -133,6 +137,14 @@ def _fine_tune(start: Model, out: Path, seed: int, console: Console, clock: Cloc
         "images": objective.images_seen(optim.steps),
         "parameters": sum(parameter.numel() for parameter in objective.model.parameters()),
     }
+
+
+def _calibrate(model: Model, folder: Path) -> None:
+    """Export the model with the size of its sigma fitted to the photographs that it was tuned on."""
+    codec = model.codec
+    calibrate(codec.vae, [(open_source(DATA, "train"), None)])
+    make_folder(folder)
+    save_folder(codec.vae, codec.stats.shift, codec.stats.scale, folder)
 
 
 def _perceptual(console: Console) -> float:

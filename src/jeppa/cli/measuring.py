@@ -40,7 +40,10 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
 
 
 def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
-    """Fit the size of sigma to held-out images and export the model with it; reconstructions stay as they are.
+    """Fit the size of sigma to images and export the model with it; reconstructions stay as they are.
+
+    Choose images of the kind that the model will be used on and was not trained on, at the size that they will have. A
+    rising curve takes the place of what an earlier calibration left.
 
     Args:
         model: run folder, exported folder or shipped name of a VAE with a sigma head.
@@ -58,10 +61,10 @@ def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = Non
     codec = load_model(model).codec
     source = open_source(data, split)  # type: ignore[arg-type]
     say_skipped(source)
-    found = fit_sigma(codec.vae, source, resolution)
+    factor = fit_sigma(codec.vae, [(source, resolution)])
     make_folder(out)
     save_folder(codec.vae, codec.stats.shift, codec.stats.scale, out)
-    say(f"log-variance: slope {found.slope:.3f}, offset {found.offset:+.3f}, fitted on {len(source)} images")
+    say(f"sigma: times {factor:.2f} in the middle, a curve fitted on {len(source)} images")
     say(f"model: {out}")
 
 

@@ -1,7 +1,6 @@
-"""Two numbers in a sigma head, fitted on held-out images, so that its sigma has the right size.
+"""A curve in a sigma head, fitted on images that it was not trained on, so that its sigma has the right size."""
 
-`evaluate/recalibrate.py` says how much that is worth on images that the numbers were not fitted on.
-"""
+from collections.abc import Sequence
 
 import torch
 
@@ -9,28 +8,50 @@ from jeppa.data import ImageSource, evaluation_images
 from jeppa.errors import ConfigError, DataError
 from jeppa.evaluate.measure import fit_to_grid
 from jeppa.evaluate.metrics import dequantise
-from jeppa.evaluate.recalibrate import Recalibration, Sample, fit, values_per_image
-from jeppa.vae import HeteroscedasticVAE
+from jeppa.evaluate.recalibrate import Sample
+from jeppa.evaluate.rising import fit_rising
+from jeppa.vae import KNOTS, HeteroscedasticVAE
+
+LEAST_VALUES, MOST_VALUES = 64, 65536
+TOTAL_VALUES = 1_000_000
+
+Sized = tuple[ImageSource, int | None]
+"""Images, and the side of the centred square of each, or None for whole images."""
 
 
 @torch.no_grad()
-def calibrate(vae: HeteroscedasticVAE, source: ImageSource, resolution: int | None = None) -> Recalibration:
-    """Fit slope and offset of the log-variance to the images of `source` and put them into the sigma head.
+def calibrate(vae: HeteroscedasticVAE, sets: Sequence[Sized]) -> float:
+    """Put the curve into the sigma head that makes the errors on `sets` likeliest, in place of what was there.
+
+    Reconstructions, and which pixel is less sure than which, stay as they are.
 
     Args:
-        vae: with a sigma head; its head is changed, its reconstructions are not.
-        source: images that it was not trained on; what it is judged by later should be others again.
-        resolution: side of the centred square of each image, or None for whole images.
+        vae: with a sigma head, which is changed.
+        sets: images of the kind that it will be used on, at the size that they will have; it should not have been
+            trained on them, and what it is judged by later should be others again. All sets weigh the same.
+
+    Returns:
+        The middle one of the factors by which the curve changes sigma.
 
     Raises:
         ConfigError: the model has one sigma for all pixels.
-        DataError: the source is empty.
+        DataError: a set is empty, or there is none.
     """
     if vae.sigma_head is None:
         raise ConfigError(f"likelihood {vae.likelihood!r} has one sigma for all pixels; train one with a sigma head")
-    if not len(source):
+    if not sets or not all(len(source) for source, _ in sets):
         raise DataError("the source has no image to calibrate on; pass one with images")
-    values = values_per_image(len(source))
+    curve = vae.sigma_head.curve
+    curve.straighten()
+    at, to = fit_rising([_samples(vae, *one) for one in sets], KNOTS)
+    curve.bend(torch.from_numpy(at), torch.from_numpy(to))
+    return float((0.5 * (curve.values - curve.knots)).exp().median())
+
+
+def _samples(vae: HeteroscedasticVAE, source: ImageSource, resolution: int | None) -> list[Sample]:
+    assert vae.sigma_head is not None
+    degrees = float(vae.sigma_head.degrees) if vae.sigma_head.config.tails else None
+    values = min(MOST_VALUES, max(LEAST_VALUES, TOTAL_VALUES // len(source)))
     samples = []
     for index, (_, x) in enumerate(evaluation_images(source, resolution)):
         generator = torch.Generator().manual_seed(index)
@@ -38,14 +59,6 @@ def calibrate(vae: HeteroscedasticVAE, source: ImageSource, resolution: int | No
         decoded = vae.decode(vae.encode(x).mean)
         residual = decoded.element_residual(dequantise(x, generator)).flatten()
         chosen = torch.randperm(residual.numel(), generator=generator)[:values]
-        degrees = vae.sigma_head.degrees if vae.sigma_head.config.tails else None
-        samples.append(
-            Sample(
-                residual[chosen].double().square().numpy(),
-                decoded.element_logvar.flatten()[chosen].double().numpy(),
-                None if degrees is None else float(degrees),
-            )
-        )
-    found = fit(samples, float(vae.shared_logvar))
-    vae.sigma_head.recalibrate(found.slope, found.offset)
-    return found
+        squared = residual[chosen].double().square().numpy()
+        samples.append(Sample(squared, decoded.element_logvar.flatten()[chosen].double().numpy(), degrees))
+    return samples

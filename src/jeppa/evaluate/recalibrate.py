@@ -67,7 +67,7 @@ def fit(samples: list[Sample], reference: float) -> Recalibration:
 
     def loss(parameters: Array) -> tuple[float, Array]:
         logvar = reference + parameters[0] + parameters[1] * centred
-        nll, slope = _nll(squared, logvar, dfs)
+        nll, slope = negative_log_density(squared, logvar, dfs)
         return float(nll.mean()), np.array([slope.mean(), (slope * centred).mean()])
 
     found = minimize(loss, np.array([0.0, 1.0]), jac=True, method="BFGS")
@@ -94,7 +94,7 @@ def share_inside(sample: Sample, recalibration: Recalibration, level: float) -> 
     return float((sample.squared <= quantile**2 * np.exp(recalibration(sample.logvar))).mean())
 
 
-def _nll(squared: Array, logvar: Array, df: Array) -> tuple[Array, Array]:
+def negative_log_density(squared: Array, logvar: Array, df: Array) -> tuple[Array, Array]:
     """Negative log-likelihood up to a constant, and its derivative by logvar, elementwise.
 
     Gaussian (infinite df): [l + r^2 e^-l] / 2. Student-t of variance e^l: [l + (n + 1) log(1 + r^2 e^-l / (n-2))] / 2.

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from jeppa.student_t import LEAST_DF
 from jeppa.vae.contrast import CELL, CHANNELS, log_contrast
+from jeppa.vae.curve import RisingCurve
 
 MIN_LOG_SIGMA = -6.0
 MAX_LOG_SIGMA = 2.0
+LOGVAR_RANGE = (2.0 * MIN_LOG_SIGMA, 2.0 * MAX_LOG_SIGMA)
 FIRST_DF = 10.0
 # An optimizer step moves every parameter about as far; the logarithm of the tails has a longer way to go.
 DF_GAIN = 10.0
@@ -25,8 +27,8 @@ DF_GAIN = 10.0
 class SigmaHead(ModelMixin, ConfigMixin):
     """Maps decoder features and the contrast of the mean to the log-variance of each pixel or band.
 
-    The output is added to a shared log-variance, so an untrained head is the sigma-VAE. `slope` and `offset` are 1 and
-    0 until `recalibrate` sets them.
+    The output is added to a shared log-variance, so an untrained head is the sigma-VAE. `curve` is the identity until
+    the head is calibrated.
 
     Args:
         feature_channels: channels of the decoder features.
@@ -35,9 +37,6 @@ class SigmaHead(ModelMixin, ConfigMixin):
         blocks: residual blocks; each widens the field of view by two cells on every side.
         tails: whether there is a learned number of degrees of freedom, for a Student-t likelihood.
     """
-
-    slope: Tensor
-    offset: Tensor
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -54,8 +53,7 @@ class SigmaHead(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.out.bias)
         if tails:
             self.log_df = nn.Parameter(torch.tensor(math.log(FIRST_DF - LEAST_DF) / DF_GAIN))
-        self.register_buffer("slope", torch.ones(()))
-        self.register_buffer("offset", torch.zeros(()))
+        self.curve = RisingCurve(LOGVAR_RANGE[0], LOGVAR_RANGE[1])
 
     @property
     def degrees(self) -> Tensor:
@@ -75,13 +73,8 @@ class SigmaHead(ModelMixin, ConfigMixin):
         for residual in self.residuals:
             hidden = residual(hidden)
         detail = nn.functional.pixel_shuffle(self.out(nn.functional.silu(hidden)), CELL).float()
-        return bounded_logvar(shared_logvar + self.offset + self.slope * detail)
-
-    @torch.no_grad()
-    def recalibrate(self, slope: float, offset: float) -> None:
-        """Stretch the log-variance about the shared one by `slope` and add `offset`, on top of what is set already."""
-        self.offset.mul_(slope).add_(offset)
-        self.slope.mul_(slope)
+        curved: Tensor = self.curve(bounded_logvar(shared_logvar + detail))
+        return curved.clamp(*LOGVAR_RANGE)
 
 
 class _Residual(nn.Module):
@@ -103,6 +96,6 @@ def bounded_logvar(raw: Tensor) -> Tensor:
     Frellsen, NeurIPS 2018); the soft clip follows Rybkin et al., arXiv 2006.13202, section 4. Both ends keep
     a gradient, and any finite input gives a finite output.
     """
-    low, high = 2.0 * MIN_LOG_SIGMA, 2.0 * MAX_LOG_SIGMA
+    low, high = LOGVAR_RANGE
     above = low + nn.functional.softplus(raw - low)
     return torch.clamp(high - nn.functional.softplus(high - above), min=low)
