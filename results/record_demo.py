@@ -18,7 +18,7 @@ from jeppa.data.sheet import colour_map, contact_sheet
 
 HERE = Path(__file__).parent
 KEYS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "gradient_energy_ratio",
-        "distortion_bpd", "rate_bpd", "elbo_bpd", "chi2", "coverage_50",
+        "distortion_bpd", "rate_bpd", "elbo_bpd", "ence", "chi2", "coverage_50",
         "coverage_68", "coverage_90", "coverage_95", "sigma_error_spearman", "sigma_error_spearman_sobel")  # fmt: skip
 
 
