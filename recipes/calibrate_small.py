@@ -12,7 +12,6 @@ from pathlib import Path
 from jeppa.data import open_source
 from jeppa.evaluate.calibrate import calibrate
 from jeppa.pipeline import load_model
-from jeppa.vae import save_folder
 
 
 def main() -> None:
@@ -26,7 +25,7 @@ def main() -> None:
     groceries, photographs = open_source(given.data / "halves", "train"), open_source("builtin:photos", "train")
     calibrate(codec.vae, [(groceries, 256), (photographs, 512)])
     given.out.mkdir(parents=True, exist_ok=True)
-    save_folder(codec.vae, codec.stats.shift, codec.stats.scale, given.out)
+    codec.save(given.out)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python results/calibration.py small --data DATA
 
 MODEL is a VAE with a sigma head; DATA is what `recipes/prepare.py` made. Every kind of pictures is calibrated on some
-and judged on others: groceries by product, photographs by scene (the former are training pictures of `small`), emoji by
-code point (likewise). Writes `calibration.json` and `calibration.md` beside this file.
+and judged on others: groceries by product, photographs by scene and emoji by code point (on the training pictures of
+`small`). Writes `calibration.json` and `calibration.md` beside this file.
 """
 
 import argparse
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from jeppa.cli.terminal import say
-from jeppa.data import evaluation_images, open_source
+from jeppa.data import ImageSource, evaluation_images, open_source
 from jeppa.evaluate.bootstrap import bootstrap_mean
 from jeppa.evaluate.calibrate import calibrate
 from jeppa.evaluate.calibration import chi2, coverage
@@ -51,23 +52,23 @@ def main() -> None:
         "emoji, 256": (given.data / "emoji", 256),
     }
     vae = load_model(given.model).codec.vae
-    shipped = copy_of(curve_of(vae))
-    fitting = {kind: (open_source(data, "train"), side) for kind, (data, side) in kinds.items()}
+    if vae.sigma_head is None:
+        raise SystemExit("the model has one sigma for all pixels; give one with a sigma head")
+    shipped = deepcopy(vae.sigma_head.curve)
     rows: Json = {}
-    own = {}
-    for kind, one in fitting.items():
-        calibrate(vae, [one])
-        own[kind] = copy_of(curve_of(vae))
-    curve_of(vae).straighten()
     for kind, (data, side) in kinds.items():
-        sets = {split: answers(vae, data, split, side) for split in ("train", "heldout")}
+        train, heldout = open_source(data, "train"), open_source(data, "heldout")
+        calibrate(vae, [(train, side)])
+        own = deepcopy(vae.sigma_head.curve)
+        vae.sigma_head.curve.straighten()
+        judging = answers(vae, heldout, side)
         curves = {
             "as trained": RisingCurve(*LOGVAR_RANGE),
-            "two numbers": two_numbers(sets["train"], float(vae.shared_logvar)),
-            "a curve": own[kind],
+            "two numbers": two_numbers(answers(vae, train, side), float(vae.shared_logvar)),
+            "a curve": own,
             "a curve for groceries and photographs (shipped)": shipped,
         }
-        rows[kind] = {name: judged(sets["heldout"], curve) for name, curve in curves.items()}
+        rows[kind] = {name: judged(judging, curve) for name, curve in curves.items()}
         say(f"{kind}: {json.dumps(rows[kind])}")
     command = f"python results/calibration.py {given.model} --data DATA"
     record = {"command": command, "commit": commit(), "machine": machine(), "kinds": rows}
@@ -76,10 +77,10 @@ def main() -> None:
 
 
 @torch.no_grad()
-def answers(vae: HeteroscedasticVAE, data: str | Path, split: Any, side: int) -> Answers:
-    """What the model answers for the pictures of a split."""
+def answers(vae: HeteroscedasticVAE, source: ImageSource, side: int) -> Answers:
+    """What the model answers for the first pictures of a source."""
     found = []
-    for index, (_, x) in enumerate(evaluation_images(open_source(data, split), side)):
+    for index, (_, x) in enumerate(evaluation_images(source, side)):
         if index == MOST_IMAGES:
             break
         x = fit_to_grid(x[None])
@@ -114,20 +115,6 @@ def judged(images: Answers, curve: RisingCurve) -> Json:
         "coverage_90": bootstrap_mean(np.array(shares)),
     }
     return {"images": len(images), **{key: [one.mean, one.lo, one.hi] for key, one in found.items()}}
-
-
-def curve_of(vae: HeteroscedasticVAE) -> RisingCurve:
-    """The curve in the sigma head."""
-    if vae.sigma_head is None:
-        raise SystemExit("the model has one sigma for all pixels; give one with a sigma head")
-    return vae.sigma_head.curve
-
-
-def copy_of(curve: RisingCurve) -> RisingCurve:
-    """The same curve, apart."""
-    copied = RisingCurve(*LOGVAR_RANGE)
-    copied.load_state_dict(curve.state_dict())
-    return copied
 
 
 def table(record: Json) -> str:

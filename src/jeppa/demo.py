@@ -29,7 +29,6 @@ from jeppa.pipeline import DDIMSettings, Model, SamplerSettings, between, even_s
 from jeppa.progress import follow
 from jeppa.report import write_report
 from jeppa.train import VAEObjective, train
-from jeppa.vae import save_folder
 from jeppa.weights import WeightsError
 
 DATA = "builtin:photos"
@@ -141,10 +140,9 @@ def _fine_tune(start: Model, out: Path, seed: int, console: Console, clock: Cloc
 
 def _calibrate(model: Model, folder: Path) -> None:
     """Export the model with the size of its sigma fitted to the photographs that it was tuned on."""
-    codec = model.codec
-    calibrate(codec.vae, [(open_source(DATA, "train"), None)])
+    calibrate(model.codec.vae, [(open_source(DATA, "train"), None)])
     make_folder(folder)
-    save_folder(codec.vae, codec.stats.shift, codec.stats.scale, folder)
+    model.codec.save(folder)
 
 
 def _perceptual(console: Console) -> float:

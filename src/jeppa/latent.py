@@ -6,6 +6,7 @@ appendix G, measure one scale for all channels; here each channel has its own, a
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from jeppa.config import Settings
 from jeppa.gaussian import DiagonalGaussian, Predictive
-from jeppa.vae import HeteroscedasticVAE
+from jeppa.vae import HeteroscedasticVAE, save_folder
 
 
 class LatentStats(Settings):
@@ -79,6 +80,10 @@ class LatentCodec:
         """Pixels `[B,3,8h,8w]` and their log-variance from a standardised latent `[B,C,h,w]`."""
         with torch.no_grad():
             return self.vae.decode(self.raw(z0))
+
+    def save(self, folder: Path) -> None:
+        """Export VAE and statistics into a folder that exists; diffusers opens it."""
+        save_folder(self.vae, self.stats.shift, self.stats.scale, folder)
 
     def standardise(self, z: Tensor) -> Tensor:
         """Raw latent to about zero mean and unit variance per channel."""

@@ -56,14 +56,13 @@ def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = Non
     from jeppa.evaluate.calibrate import calibrate as fit_sigma
     from jeppa.pictures import make_folder
     from jeppa.pipeline import load_model
-    from jeppa.vae import save_folder
 
     codec = load_model(model).codec
     source = open_source(data, split)  # type: ignore[arg-type]
     say_skipped(source)
     factor = fit_sigma(codec.vae, [(source, resolution)])
     make_folder(out)
-    save_folder(codec.vae, codec.stats.shift, codec.stats.scale, out)
+    codec.save(out)
     say(f"sigma: times {factor:.2f} in the middle, a curve fitted on {len(source)} images")
     say(f"model: {out}")
 

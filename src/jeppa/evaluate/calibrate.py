@@ -6,14 +6,14 @@ import torch
 
 from jeppa.data import ImageSource, evaluation_images
 from jeppa.errors import ConfigError, DataError
-from jeppa.evaluate.measure import fit_to_grid
+from jeppa.evaluate.measure import fit_to_grid, some_values
 from jeppa.evaluate.metrics import dequantise
-from jeppa.evaluate.recalibrate import Sample
+from jeppa.evaluate.recalibrate import Sample, values_per_image
 from jeppa.evaluate.rising import fit_rising
 from jeppa.vae import KNOTS, HeteroscedasticVAE
 
-LEAST_VALUES, MOST_VALUES = 64, 65536
-TOTAL_VALUES = 1_000_000
+MOST_VALUES = 65536
+"""Of an image: a curve needs more of few images than two numbers do."""
 
 Sized = tuple[ImageSource, int | None]
 """Images, and the side of the centred square of each, or None for whole images."""
@@ -51,14 +51,12 @@ def calibrate(vae: HeteroscedasticVAE, sets: Sequence[Sized]) -> float:
 def _samples(vae: HeteroscedasticVAE, source: ImageSource, resolution: int | None) -> list[Sample]:
     assert vae.sigma_head is not None
     degrees = float(vae.sigma_head.degrees) if vae.sigma_head.config.tails else None
-    values = min(MOST_VALUES, max(LEAST_VALUES, TOTAL_VALUES // len(source)))
+    values = values_per_image(len(source), MOST_VALUES)
     samples = []
     for index, (_, x) in enumerate(evaluation_images(source, resolution)):
         generator = torch.Generator().manual_seed(index)
         x = fit_to_grid(x[None])
         decoded = vae.decode(vae.encode(x).mean)
-        residual = decoded.element_residual(dequantise(x, generator)).flatten()
-        chosen = torch.randperm(residual.numel(), generator=generator)[:values]
-        squared = residual[chosen].double().square().numpy()
-        samples.append(Sample(squared, decoded.element_logvar.flatten()[chosen].double().numpy(), degrees))
+        residual = decoded.element_residual(dequantise(x, generator))
+        samples.append(some_values(residual, decoded.element_logvar, degrees, values, generator))
     return samples

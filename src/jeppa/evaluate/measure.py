@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,7 +114,9 @@ def measure_image(
         "ause_sobel": float((curves[1] - curves[2]).mean()),
     }
     features = None if nets.features is None else nets.features(torch.cat([x, prediction.mean]))
-    return _kept(row, prediction, curves, features, _some_values(prediction, values, generator))
+    residual = prediction.pixels - prediction.mean
+    sample = some_values(residual, prediction.logvar, prediction.df, values, generator)
+    return _kept(row, prediction, curves, features, sample)
 
 
 def fit_to_grid(x: Tensor) -> Tensor:
@@ -183,12 +184,11 @@ def _sparsification(prediction: Prediction) -> Tensor:
     return torch.cat([*curves, ranking.oracle_sparsification(pixels, mean)])
 
 
-def _some_values(prediction: Prediction, values: int, generator: torch.Generator) -> Sample:
-    """A random share of an image's values, without repetition."""
-    chosen = torch.randperm(prediction.mean.numel(), generator=generator)[:values]
-    residual = (prediction.pixels - prediction.mean).flatten()[chosen].double().numpy()
-    logvar = prediction.logvar.flatten()[chosen].double().numpy()
-    return Sample(np.square(residual), logvar, prediction.df)
+def some_values(residual: Tensor, logvar: Tensor, df: float | None, values: int, generator: torch.Generator) -> Sample:
+    """That many random values of an image, without repetition; `residual` and `logvar` have one shape."""
+    chosen = torch.randperm(residual.numel(), generator=generator)[:values]
+    squared = residual.flatten()[chosen].double().square().numpy()
+    return Sample(squared, logvar.flatten()[chosen].double().numpy(), df)
 
 
 def _kept(row: Row, prediction: Prediction, curves: Tensor, features: Tensor | None, sample: Sample) -> Measurement:

@@ -14,7 +14,8 @@ from scipy.special import ndtri, stdtrit
 
 Array = NDArray[np.float64]
 
-VALUES_PER_IMAGE = (64, 4096)
+LEAST_VALUES, MOST_VALUES = 64, 4096
+"""Of an image."""
 TOTAL_VALUES = 1_000_000
 
 
@@ -46,10 +47,9 @@ class Recalibration:
         return self.reference + self.offset + self.slope * (logvar - self.reference)
 
 
-def values_per_image(images: int) -> int:
-    """How many values of each image to keep, so that the samples of all `images` fit in memory (16 MB)."""
-    least, most = VALUES_PER_IMAGE
-    return min(most, max(least, TOTAL_VALUES // max(1, images)))
+def values_per_image(images: int, most: int = MOST_VALUES) -> int:
+    """How many values of each image to keep, `most` or fewer, so that those of all `images` fit in memory (16 MB)."""
+    return min(most, max(LEAST_VALUES, TOTAL_VALUES // max(1, images)))
 
 
 def fit(samples: list[Sample], reference: float) -> Recalibration:

@@ -35,7 +35,7 @@ from jeppa.latent import LatentCodec
 from jeppa.pipeline import about_denoiser, load_model
 from jeppa.train.initial import keep, start_from
 from jeppa.train.objective import Batch, Objective, Terms
-from jeppa.vae import FACTOR, save_folder
+from jeppa.vae import FACTOR
 
 SHEET_SIDE = 4
 SHEET_STEPS = 10
@@ -148,7 +148,7 @@ class DiffusionObjective(Objective):
         """Export net, schedule and the VAE beside them, so that the run folder needs no other."""
         about = self._about()
         save_denoiser(self.model, self.schedule, about, run)
-        save_folder(self.codec.vae, self.codec.stats.shift, self.codec.stats.scale, run)
+        self.codec.save(run)
         return {"labels": list(about.labels)}
 
     def _about(self) -> DenoiserAbout:

@@ -53,7 +53,7 @@ class SigmaHead(ModelMixin, ConfigMixin):
             nn.init.zeros_(self.out.bias)
         if tails:
             self.log_df = nn.Parameter(torch.tensor(math.log(FIRST_DF - LEAST_DF) / DF_GAIN))
-        self.curve = RisingCurve(LOGVAR_RANGE[0], LOGVAR_RANGE[1])
+        self.curve = RisingCurve(*LOGVAR_RANGE)
 
     @property
     def degrees(self) -> Tensor:
