@@ -31,7 +31,7 @@ class RisingCurve(nn.Module):
         slope = torch.cat([beyond, self.values.diff() / self.knots.diff(), beyond])
         # The first two pieces meet in the first knot, each later one begins in its own.
         intercept = torch.cat([self.values[:1], self.values]) - slope * torch.cat([self.knots[:1], self.knots])
-        piece = torch.bucketize(logvar.detach(), self.knots)
+        piece = torch.bucketize(logvar.detach().contiguous(), self.knots)
         return slope[piece] * logvar + intercept[piece]
 
     @torch.no_grad()
