@@ -111,7 +111,7 @@ class Lpips:
             ValueError: if the shapes differ.
         """
         if min(x.shape[2:]) < self.architecture.smallest_side:
-            return torch.full((x.shape[0],), torch.nan)
+            return x.new_full((x.shape[0],), torch.nan, dtype=torch.float32)
         return self.distance(x, recon.float().clamp(-1.0, 1.0))
 
     def distance(self, x: Tensor, recon: Tensor) -> Tensor:
@@ -125,25 +125,26 @@ class Lpips:
                 f"original is {list(x.shape)} but reconstruction {list(recon.shape)}: give both as one [B,3,H,W]"
             )
         batch = x.shape[0]
-        total = torch.zeros(batch)
+        total = x.new_zeros(batch, dtype=torch.float32)
         features = self._features(torch.cat([x.float(), recon.float()]))
         for feature, head in zip(features, self._heads, strict=True):
             # The least length keeps the gradient of the root finite where no feature fires.
             length = feature.square().sum(1, keepdim=True).clamp_min(EPSILON**2).sqrt()
             direction = feature / (length + EPSILON)
             squared = (direction[:batch] - direction[batch:]).square()
-            total = total + functional.conv2d(squared, head).mean(dim=(1, 2, 3))
+            total = total + functional.conv2d(squared, head.to(x.device)).mean(dim=(1, 2, 3))
         return total
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """Outputs of the tapped layers, `[2B,C,h,w]` each."""
-        shift, scale = (torch.tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
+        shift, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
         # Channels-last convolutions are a quarter faster on a CPU here.
         hidden = ((x - shift) / scale).contiguous(memory_format=torch.channels_last)
         found = []
         for layer, weight, bias in zip(self.architecture.layers, self._weights, self._biases, strict=True):
             if layer.pool:
                 hidden = functional.max_pool2d(hidden, layer.pool, stride=2)
+            weight, bias = weight.to(x.device), bias.to(x.device)
             hidden = functional.conv2d(hidden, weight, bias, layer.stride, layer.padding).relu_()
             if layer.tap:
                 found.append(hidden)

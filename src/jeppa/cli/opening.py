@@ -12,10 +12,12 @@ Speed = Literal["auto", "exact"]
 
 
 def opened(path: Path, precision: Speed) -> "Model":
-    """The model of that folder or shipped name, as fast as `precision` allows on this machine."""
+    """The model of that folder or shipped name, as fast as `precision` allows on this machine, on its GPU if any."""
+    import torch
+
     from jeppa.pipeline import load_model
 
-    model = load_model(path, precision)
+    model = load_model(path, precision, "cuda" if torch.cuda.is_available() else "cpu")
     for note in model.notes:
         say(note)
     return model

@@ -50,16 +50,22 @@ class Denoiser(nn.Module):
             self.head = VarianceHead(config.block_out_channels[0], time_channels, config.in_channels, variance_channels)
 
     def forward(self, zt: Tensor, t: Tensor, labels: Tensor | None = None) -> Prediction:
-        """The prediction for latents `[B,C,h,w]` whose sides `stride` divides.
+        """The prediction for latents `[B,C,h,w]` whose sides `stride` divides, on their device whatever the net's.
 
         Args:
             zt: noised latents.
             t: LongTensor `[B]`.
             labels: LongTensor `[B]` of classes, for a net with classes.
         """
-        zt = F.pixel_unshuffle(zt, self.patch)
+        asked, here = zt.device, self.unet.device
+        zt, t, labels = (
+            F.pixel_unshuffle(zt.to(here), self.patch),
+            t.to(here),
+            None if labels is None else labels.to(here),
+        )
         if self.head is None:
-            return Prediction(F.pixel_shuffle(self._mean(zt, t, labels), self.patch), None, self.kind)
+            mean = self._mean(zt, t, labels).to(asked)
+            return Prediction(F.pixel_shuffle(mean, self.patch), None, self.kind)
         seen: dict[str, Tensor] = {}
         hooks = [
             self.unet.conv_out.register_forward_pre_hook(lambda _, given: seen.update(features=given[0].detach())),
@@ -71,7 +77,8 @@ class Denoiser(nn.Module):
             for hook in hooks:
                 hook.remove()
         logvar = self.head(seen["features"], zt, mean.detach(), seen["time"])
-        return Prediction(F.pixel_shuffle(mean, self.patch), F.pixel_shuffle(logvar, self.patch), self.kind)
+        mean, logvar = (F.pixel_shuffle(one.to(asked), self.patch) for one in (mean, logvar))
+        return Prediction(mean, logvar, self.kind)
 
     @property
     def stride(self) -> int:

@@ -27,7 +27,7 @@ RESOLUTION = 256
 """Pixels a side at which a VAE works unless asked otherwise."""
 
 
-def load_model(path: Path | str, precision: Precision = "exact") -> Model:
+def load_model(path: Path | str, precision: Precision = "exact", device: torch.device | str = "cpu") -> Model:
     """Open a run folder (its newest intact checkpoint), a checkpoint of a run, an exported folder or a shipped model.
 
     The weights are the averaged ones.
@@ -35,28 +35,22 @@ def load_model(path: Path | str, precision: Precision = "exact") -> Model:
     Args:
         path: the folder, or the name of a shipped model where there is no such folder.
         precision: exact computes in float32; auto in what was measured to be fastest here, which `Model.notes` tells.
+        device: where the nets work; pictures and latents stay on the CPU.
 
     Raises:
         CheckpointError: there is none, or what is there is damaged or of another architecture.
     """
-    found = find_shipped(path)
-    if found is not None:
-        return _fast(_exported(Path(path), found.vae, found.denoiser), precision)
-    path = Path(path)
-    run = path.absolute().parents[1] if is_checkpoint(path.absolute()) else path
-    if (run / "config.yaml").is_file():
-        config = load_run(run / "config.yaml")
-        checkpoint = _newest(run) if run == path else open_checkpoint(path)
-        if isinstance(config, VAERun):
-            return _fast(_vae_run(run, config, checkpoint), precision)
-        return _fast(_diffusion_run(run, config, checkpoint), precision)
-    if path.is_file():
-        raise CheckpointError(f"{path}: {NOT_A_FOLDER}")
-    if (path / "model.json").is_file():
-        return _fast(_exported(path, path, path if (path / DESCRIPTION).is_file() else None), precision)
-    kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
-    shipped = ", ".join(model.name for model in SHIPPED)
-    raise CheckpointError(f"{path}: {kind}; give a run folder, an exported one, or one of {shipped}")
+    if precision == "exact":
+        torch.backends.cudnn.allow_tf32 = False  # as it comes, convolutions on a GPU keep ten bits of a float32
+    model = _opened(path)
+    runtime = vae_runtime(model.codec.vae.to(device), precision)
+    prepare(model.codec.vae, runtime)
+    notes = [f"VAE: {runtime}"]
+    if model.denoiser is not None:
+        runtime = denoiser_runtime(model.denoiser.to(device), precision)
+        prepare(model.denoiser, runtime)
+        notes.append(f"denoiser: {runtime}")
+    return replace(model, notes=tuple(notes))
 
 
 def about_denoiser(config: DiffusionRun, latent_channels: int, labels: tuple[str, ...] = ()) -> DenoiserAbout:
@@ -84,16 +78,25 @@ def describe_denoiser(path: Path | str) -> DenoiserAbout:
     return read_description(folder)
 
 
-def _fast(model: Model, precision: Precision) -> Model:
-    """`model` with its nets changed in place to run at that precision."""
-    runtime = vae_runtime(model.codec.vae, precision)
-    prepare(model.codec.vae, runtime)
-    notes = [f"VAE: {runtime}"]
-    if model.denoiser is not None:
-        runtime = denoiser_runtime(model.denoiser, precision)
-        prepare(model.denoiser, runtime)
-        notes.append(f"denoiser: {runtime}")
-    return replace(model, notes=tuple(notes))
+def _opened(path: Path | str) -> Model:
+    found = find_shipped(path)
+    if found is not None:
+        return _exported(Path(path), found.vae, found.denoiser)
+    path = Path(path)
+    run = path.absolute().parents[1] if is_checkpoint(path.absolute()) else path
+    if (run / "config.yaml").is_file():
+        config = load_run(run / "config.yaml")
+        checkpoint = _newest(run) if run == path else open_checkpoint(path)
+        if isinstance(config, VAERun):
+            return _vae_run(run, config, checkpoint)
+        return _diffusion_run(run, config, checkpoint)
+    if path.is_file():
+        raise CheckpointError(f"{path}: {NOT_A_FOLDER}")
+    if (path / "model.json").is_file():
+        return _exported(path, path, path if (path / DESCRIPTION).is_file() else None)
+    kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
+    shipped = ", ".join(model.name for model in SHIPPED)
+    raise CheckpointError(f"{path}: {kind}; give a run folder, an exported one, or one of {shipped}")
 
 
 def _exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Model:

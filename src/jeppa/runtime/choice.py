@@ -33,12 +33,14 @@ class Runtime:
         precision: of convolutions and matrix products; losses, likelihoods and samplers are float32 always.
         channels_last: memory layout of pictures and of the weights of convolutions.
         flat_norms: whether group norms work in the default layout within channels last.
+        compiled: whether the blocks of diffusers' nets are compiled, which takes about a minute.
         reason: for people.
     """
 
     precision: Literal["fp32", "bf16"]
     channels_last: bool
     flat_norms: bool = False
+    compiled: bool = False
     reason: str = ""
 
     @property
@@ -50,7 +52,8 @@ class Runtime:
         """For the log: `bf16, channels_last, 2 threads: measured 5.0 times plain fp32`."""
         layout = "channels_last" if self.channels_last else "default layout"
         norms = " but for group norms" if self.flat_norms else ""
-        return f"{self.precision}, {layout}{norms}, {torch.get_num_threads()} threads: {self.reason}"
+        compiled = ", compiled" if self.compiled else ""
+        return f"{self.precision}, {layout}{norms}{compiled}, {torch.get_num_threads()} threads: {self.reason}"
 
 
 EXACT = Runtime("fp32", False, reason="exact, as configured")
@@ -76,7 +79,7 @@ def choose_runtime(wanted: Precision, net: nn.Module, kind: str, work: Work) -> 
     if wanted == "bf16":
         return Runtime("bf16", True, reason="as configured")
     if device.type != "cpu":
-        return Runtime("bf16", True, reason=f"{device.type} device")
+        return _on_accelerator(device.type)
     if not _bf16_is_native():
         return replace(EXACT, reason="bf16 matrix products are slower than fp32 on this processor")
     key = _key(net, kind)
@@ -86,6 +89,12 @@ def choose_runtime(wanted: Precision, net: nn.Module, kind: str, work: Work) -> 
     choice = _measure(work)
     _remember(key, choice)
     return choice
+
+
+def _on_accelerator(kind: str) -> Runtime:
+    if kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return Runtime("fp32", True, reason="cuda device without bf16")
+    return Runtime("bf16", True, reason=f"{kind} device")
 
 
 def _measure(work: Work) -> Runtime:

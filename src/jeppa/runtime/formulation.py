@@ -5,6 +5,15 @@ times as long as in the default one, more than two copies around it cost.
 """
 
 import torch
+from diffusers.models.unets.unet_2d_blocks import (
+    AttnDownBlock2D,
+    AttnUpBlock2D,
+    DownBlock2D,
+    DownEncoderBlock2D,
+    UNetMidBlock2D,
+    UpBlock2D,
+    UpDecoderBlock2D,
+)
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -12,6 +21,14 @@ from jeppa.runtime.choice import Runtime
 
 CASTABLE = (nn.Conv2d, nn.Linear)
 """What computes in bf16. Norms keep float32 weights (their kernels take both), and buffers keep their precision."""
+
+BLOCKS = (
+    AttnDownBlock2D, AttnUpBlock2D, DownBlock2D, DownEncoderBlock2D, UNetMidBlock2D, UpBlock2D, UpDecoderBlock2D,
+)  # fmt: skip
+"""What is compiled, each by itself: what stands between them is cheap, and some of it is hooked."""
+
+VERSIONS = 64
+"""Most compiled versions of one kind of block: levels of all nets times shapes of crops."""
 
 
 def prepare(net: nn.Module, runtime: Runtime) -> None:
@@ -31,7 +48,25 @@ def lay_out(net: nn.Module, runtime: Runtime) -> list[RemovableHandle]:
         Handles; removing them all undoes the detour of the norms.
     """
     net.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
+    if runtime.compiled:
+        compile_blocks(net)
     return norms_in_default_layout(net) if runtime.flat_norms else []
+
+
+def compile_blocks(net: nn.Module, backend: str = "inductor") -> None:
+    """Let torch compile the blocks of `net` at their first use; one that cannot be compiled runs as it is.
+
+    Names of weights stay.
+
+    Args:
+        net: changed in place.
+        backend: of `torch.compile`.
+    """
+    torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.recompile_limit = VERSIONS
+    for module in net.modules():
+        if isinstance(module, BLOCKS):
+            module.compile(backend=backend)
 
 
 def cast_weights(net: nn.Module, dtype: torch.dtype) -> None:
