@@ -39,7 +39,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         (sampling.sampling_rows, "ddim_step_512 ddim_25_512 ddim_25_512_learned"),
         pytest.param(
             growth.growth_rows,
-            "pixels_time_exponent pixels_memory_exponent batch_time_exponent",
+            "pixels_time_exponent pixels_memory_exponent batch_time_exponent batch_memory_exponent",
             marks=pytest.mark.slow,  # each size in a process of its own
         ),
     ],

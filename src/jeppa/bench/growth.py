@@ -26,8 +26,9 @@ def growth_rows(alternations: int) -> Iterator[Row]:
     yield _exponent("pixels_time_exponent", pixels, [s for s, _ in sizes], told)
     yield _exponent("pixels_memory_exponent", pixels, [max(mib, 1.0) for _, mib in sizes], told)
     batches = [_alone(_batch, size, alternations) for size in BATCHES]
-    told = ", ".join(f"{size}: {s:.2f} s" for size, (s, _) in zip(BATCHES, batches, strict=True))
+    told = ", ".join(f"{size}: {s:.2f} s, {mib:.0f} MiB" for size, (s, mib) in zip(BATCHES, batches, strict=True))
     yield _exponent("batch_time_exponent", list(BATCHES), [s for s, _ in batches], told)
+    yield _exponent("batch_memory_exponent", list(BATCHES), [max(mib, 1.0) for _, mib in batches], told)
 
 
 def _exponent(name: str, sizes: list[int], values: list[float], told: str) -> Row:

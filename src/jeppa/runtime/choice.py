@@ -20,6 +20,7 @@ from torch import nn
 
 from jeppa.checkpoint import write_text_atomically
 from jeppa.config import Precision
+from jeppa.machine import processor
 
 CLEAR_WIN = 1.15
 REPEATS = 3
@@ -130,7 +131,8 @@ def _bf16_is_native() -> bool:
 
 def _key(net: nn.Module, kind: str) -> str:
     shapes = [tuple(parameter.shape) for parameter in net.parameters()]
-    content = repr((torch.__version__, torch.get_num_threads(), os.cpu_count(), kind, shapes, CANDIDATES))
+    limits = os.environ.get("ONEDNN_MAX_CPU_ISA"), torch.get_num_threads(), os.cpu_count()
+    content = repr((torch.__version__, processor(), limits, kind, shapes, CANDIDATES))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
