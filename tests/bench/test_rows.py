@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 
 from jeppa.bench import decoding, growth, sampling, training
 from jeppa.bench.clock import Row
@@ -51,3 +52,12 @@ def test_a_bench_gives_its_rows(bench: Callable[[int], Iterator[Row]], names: st
         assert row.ratio_min <= row.ratio_max
     if "sd_decode_512_psnr" in rows:
         assert rows["sd_decode_512_psnr"].ratio > 40  # of the same weights: red when the twins differ
+
+
+@pytest.mark.slow  # a process of its own
+def test_the_memory_of_a_picture_is_seen_beside_a_large_parent():
+    """Red when the peak is that of getrusage, which begins with the parent's."""
+    parent = torch.ones(200_000_000)
+    _, mib = growth._alone(growth._picture, 512, 1)
+    assert mib > 10.0
+    del parent

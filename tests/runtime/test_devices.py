@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from jeppa.vae import HeteroscedasticVAE
 
 AWAY = "meta"
 STATS = LatentStats(shift=(0.0,) * 4, scale=(1.0,) * 4)
+MOVED = np.array([[3, 5]] * 2)  # read as numbers, which tensors without data have not
 LIKELIHOODS: tuple[Likelihood, ...] = ("faithful", "shared", "student-t", "band-t-faithful")
 
 
@@ -83,7 +85,8 @@ def test_the_loss_of_a_vae_is_taken_where_the_batch_is(likelihood: Likelihood):
     objective = VAEObjective(config).eval()
     with two_devices():
         sent_away(objective)
-        terms = objective({"x": torch.zeros(2, 3, 64, 64, device=AWAY), "noise": torch.zeros(2, 4, 8, 8, device=AWAY)})
+        batch = {"x": torch.zeros(2, 3, 64, 64, device=AWAY), "noise": torch.zeros(2, 4, 8, 8, device=AWAY)}
+        terms = objective({**batch, "moved": MOVED})
         terms["loss"].mean().backward()
     assert devices(*terms.values()) == {AWAY}
     assert all(devices(p.grad) == {AWAY} for p in objective.parameters() if p.grad is not None)

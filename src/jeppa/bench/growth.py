@@ -1,10 +1,10 @@
 """How time and memory grow with the pixels of a picture and with the batch, as exponents of a power law."""
 
-import resource
 import statistics
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,6 +63,12 @@ def _batch(size: int, repeats: int) -> tuple[float, float]:
 def _measured(vae: HeteroscedasticVAE, x: torch.Tensor, repeats: int) -> tuple[float, float]:
     """Median seconds, and MiB above what the process had with model and picture."""
     vae.reconstruct(x[..., :64, :64])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _mib("VmRSS")
     times = [seconds(lambda: vae.reconstruct(x)) for _ in range(repeats)]
-    return statistics.median(times), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024.0
+    return statistics.median(times), _mib("VmHWM") - before
+
+
+def _mib(key: str) -> float:
+    """Memory of this process, now (VmRSS) or at most so far (VmHWM); what getrusage tells begins with the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024.0 for line in lines if line.startswith(f"{key}:"))

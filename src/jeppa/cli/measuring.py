@@ -1,5 +1,6 @@
 """`jeppa evaluate`, `calibrate`, `compare` and `bench`: what a model is worth, and how fast it is."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -123,7 +124,9 @@ def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,g
     """
     from jeppa.bench import run_benches
 
-    for row in run_benches(_listed(only), alternations, out, f"jeppa {' '.join(sys.argv[1:])}"):
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    command = f"{f'ONEDNN_MAX_CPU_ISA={limit} ' if limit else ''}jeppa {' '.join(sys.argv[1:])}"
+    for row in run_benches(_listed(only), alternations, out, command):
         say(f"{row.name}: {row.ratio:.3g} [{row.ratio_min:.3g}, {row.ratio_max:.3g}]  {row.note}")
     say(f"table: {out.with_suffix('.md')}")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from jeppa.config import VAERun
@@ -43,7 +44,9 @@ class VAEObjective(Objective):
     """Negative evidence lower bound of crops: decoder NLL plus beta times KL, in nats a dimension.
 
     With `perceptual`, LPIPS of the mean is added. The mean is then no longer the conditional mean, and sigma is that
-    of x around this mean: E[(x - mean)^2].
+    of x around this mean: E[(x - mean)^2]. LPIPS samples its features every 4 pixels, so a decoder in step with it can
+    win by a lattice of that period; in each step the crops are therefore moved under it by a random number of pixels,
+    one of the transformations of Kettunen et al., arXiv 1906.03973.
 
     Coupled, because the variance that all pixels share, and whether a channel has its free bits, are the batch's.
 
@@ -71,10 +74,13 @@ class VAEObjective(Objective):
             self._start_linear()
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The noise of the latent's posterior beside the crops."""
+        """The noise of the latent's posterior beside the crops, and for LPIPS how far they are moved under it."""
         count, _, height, width = batch["x"].shape
         like = batch["x"].new_empty(count, self.config.model.latent_channels, height // FACTOR, width // FACTOR)
-        return {**batch, "noise": standard_normal(like, generator)}
+        drawn = {**batch, "noise": standard_normal(like, generator)}
+        if self._lpips is not None:
+            drawn["moved"] = torch.randint(FACTOR, (2,), generator=generator).expand(count, 2)
+        return drawn
 
     def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
         """Terms `[B]`: loss (nats), distortion and rate (bits) and squared_error a dimension; those of the latent."""
@@ -93,7 +99,9 @@ class VAEObjective(Objective):
             distortion = -decoded.log_prob(x).detach() / dims / math.log(2.0)
             loss = (reconstruction + latent.pop("weighted")) / dims
             if self._lpips is not None:
-                latent["lpips"] = self._lpips.distance(x, decoded.mean)
+                down, across = batch["moved"][0].tolist()
+                pair = (F.pad(one, (across, 0, down, 0), mode="replicate") for one in (x, decoded.mean))
+                latent["lpips"] = self._lpips.distance(*pair)
                 loss = loss + self.config.perceptual * latent["lpips"]
             return {
                 "loss": loss,
