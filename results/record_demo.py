@@ -3,7 +3,8 @@
     for seed in 0 1 2; do jeppa demo --out demo-$seed --seed $seed; done
     python results/record_demo.py demo-0 demo-1 demo-2
 
-The pictures are those of the first folder.
+The pictures are those of the first folder; false colour is that of its grey scenes, the mean chroma (CIELAB) of their
+reconstructions.
 """
 
 import json
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from skimage.color import rgb2lab
 
 from jeppa.data import read_pixels, write_png
 from jeppa.data.sheet import colour_map, contact_sheet
 
 HERE = Path(__file__).parent
+DETAIL = 96
+DETAILS = (("gravel.png", 200, 200), ("chelsea.png", 170, 220), ("camera.png", 100, 190))  # name, top, left
 KEYS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "gradient_energy_ratio",
         "distortion_bpd", "rate_bpd", "elbo_bpd", "ence", "chi2", "coverage_50",
         "coverage_68", "coverage_90", "coverage_95", "sigma_error_spearman", "sigma_error_spearman_sobel")  # fmt: skip
@@ -39,11 +43,13 @@ def main(folders: list[Path]) -> None:
         "arms": {arm: {key: [run[key] for run in runs] for key in KEYS} for arm, runs in metrics.items()},
         "paired_of_first_seed": {key: reports[0]["paired"].get(key) for key in KEYS},
         "ci95_of_first_seed": {arm: {key: runs[0][f"{key}_ci95"] for key in KEYS} for arm, runs in metrics.items()},
+        "false_colour": false_colour(folders[0], reports[0]),
     }
     (HERE / "demo.json").write_text(json.dumps(record, indent=1) + "\n")
     (HERE / "demo.md").write_text(table(record))
     write_png(picture(folders[0], reports[0]), HERE.parent / "docs" / "reconstructions.png")
     write_png(samples(folders[0], reports[0]), HERE.parent / "docs" / "samples.png")
+    write_png(details(folders[0], reports[0]), HERE.parent / "docs" / "fine-tuning.png")
 
 
 def table(record: dict[str, Any]) -> str:
@@ -54,7 +60,7 @@ def table(record: dict[str, Any]) -> str:
         "",
         f"`{record['command']}`, then `python results/record_demo.py`, at commit {record['commit']}.",
         f"{record['machine']['processor']}, {record['machine']['cores']} cores, torch {record['machine']['torch']}, "
-        "fp32. Five held-out scenes, whole pictures. Mean over pictures and seeds "
+        "measured in fp32. Five held-out scenes, whole pictures. Mean over pictures and seeds "
         f"({', '.join(map(str, record['seeds']))}) [95 % bootstrap interval over the pictures, first seed].",
         "",
         "| metric | " + " | ".join(arms) + " | difference, in pairs, first seed |",
@@ -65,10 +71,15 @@ def table(record: dict[str, Any]) -> str:
         lines.append(f"| {key} | " + " | ".join([*cells, pair(record["paired_of_first_seed"][key])]) + " |")
     first = [seconds["first pictures"] for seconds in record["seconds"].values()]
     totals = [seconds["total"] for seconds in record["seconds"].values()]
+    coloured = "; ".join(
+        f"{name} {', '.join(f'{arm} {chroma:.2f}' for arm, chroma in found.items())}"
+        for name, found in record["false_colour"].items()
+    )
     return "\n".join(
         [
             *lines,
             "",
+            f"False colour of the grey scenes, mean chroma: {coloured}.",
             f"Seconds without installation: {', '.join(f'{total:.0f}' for total in totals)}; "
             f"to the first pictures: {', '.join(f'{one:.0f}' for one in first)}.",
             "",
@@ -104,6 +115,28 @@ def centre(pixels: np.ndarray, side: int = 256) -> np.ndarray:
     """The square of `side` pixels in the middle."""
     top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
     return pixels[top : top + side, left : left + side]
+
+
+def details(folder: Path, report: dict[str, Any]) -> np.ndarray:
+    """Details of two scenes, three times enlarged: original, as shipped, fine-tuned."""
+    entries = {entry["name"]: entry for entry in report["reconstructions"]}
+    rows = []
+    for name, top, left in DETAILS:
+        paths = [entries[name]["original"], *(entries[name]["arms"][arm]["recon"] for arm in ("shipped", "tuned"))]
+        parts = [read_pixels(folder / path)[top : top + DETAIL, left : left + DETAIL] for path in paths]
+        rows.append([part.repeat(3, 0).repeat(3, 1) for part in parts])
+    return contact_sheet(rows)
+
+
+def false_colour(folder: Path, report: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Mean chroma of the reconstructions of grey pictures, by picture and arm."""
+    found = {}
+    for entry in report["reconstructions"]:
+        original = read_pixels(folder / entry["original"])
+        if np.ptp(original, axis=2).max() == 0:
+            arms = {arm: read_pixels(folder / one["recon"]) for arm, one in entry["arms"].items()}
+            found[entry["name"]] = {arm: float(np.hypot(*rgb2lab(one)[..., 1:].T).mean()) for arm, one in arms.items()}
+    return found
 
 
 def samples(folder: Path, report: dict[str, Any]) -> np.ndarray:
