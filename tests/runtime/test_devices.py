@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from jeppa import bands
 from jeppa.config import DataConfig, DiffusionRun, Likelihood, VAERun
 from jeppa.diffusion import Denoiser, make_unet
 from jeppa.latent import LatentCodec, LatentStats
@@ -30,8 +31,12 @@ LIKELIHOODS: tuple[Likelihood, ...] = ("faithful", "shared", "student-t", "band-
 def two_devices() -> Iterator[None]:
     """Nets are made before: what they keep for other tests must have values."""
     unknown = patch.object(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
-    with unknown, FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+    bands._matrix.cache_clear()
+    try:
+        with unknown, FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        bands._matrix.cache_clear()
 
 
 def sent_away(net: nn.Module) -> nn.Module:

@@ -111,6 +111,7 @@ def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
         sample_every=steps,
         save_every=max(1, steps // 4),
         keep=1,
+        precision="exact",  # measured apart, arms could be given different ones
     )
     data = DataConfig(data=comparison.data, resolution=comparison.resolution, colour_jitter=comparison.colour_jitter)
     likelihood = likelihood_of(run.arm)
