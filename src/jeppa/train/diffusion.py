@@ -195,7 +195,7 @@ def encode_views(codec: LatentCodec, source: ImageSource, config: DiffusionRun) 
     """Encode whole epochs of random crops, at least `config.views` in all."""
     data = config.data
     decoded = decoded_images(source, data)
-    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter, decoded)
+    crops = CropDataset(source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter, decoded=decoded)
     count = math.ceil(config.views / len(source)) * len(source)
     device = next(codec.vae.parameters()).device
     means, stds, labels = [], [], []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -34,6 +35,8 @@ from jeppa.train.rate import KLTerm, latent_summary
 from jeppa.train.workers import load_batches
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.linear_start import principal_components, start_linear
+from jeppa.vae.nets import encoder_parts
+from jeppa.vae.pyramid import PyramidAutoencoder
 
 SHEET_IMAGES = 8
 STATISTICS_IMAGES = 512
@@ -70,7 +73,7 @@ class VAEObjective(Objective):
             self.model.vae.enable_gradient_checkpointing()
         self.kl = KLTerm(config)
         self._lpips = load_lpips("alex") if config.perceptual else None
-        if init is None and config.model.pixel_unshuffle == FACTOR:
+        if init is None:
             self._start_linear()
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
@@ -170,13 +173,19 @@ class VAEObjective(Objective):
         return {"latent": stats.model_dump(mode="json")}
 
     def _start_linear(self) -> None:
+        net = self.model.vae
+        if isinstance(net, AutoencoderKL) and self.config.model.pixel_unshuffle != FACTOR:
+            return
         crops = self._statistics_crops()
         images = torch.stack([crops[n]["x"] for n in range(STATISTICS_IMAGES)])
-        start_linear(self.model.vae, principal_components(images, FACTOR, self.config.model.latent_channels))
+        if isinstance(net, PyramidAutoencoder):
+            net.start_linear(images)
+            return
+        start_linear(net, principal_components(images, FACTOR, self.config.model.latent_channels))
 
     def _freeze(self) -> None:
         vae = self.model.vae
-        frozen = {None: (), "encoder": (vae.encoder, vae.quant_conv), "mean": (vae,)}[self.config.frozen]
+        frozen = {None: (), "encoder": encoder_parts(vae), "mean": (vae,)}[self.config.frozen]
         for net in frozen:
             net.requires_grad_(False)
 
@@ -249,7 +258,7 @@ def images_seen(config: VAERun, steps: int) -> int:
 def crops_of(source: ImageSource, config: VAERun, size: int, decoded: DecodedImages) -> CropDataset:
     """Random crops of one size with the run's augmentation."""
     data = config.data
-    return CropDataset(source, size, config.seed, data.min_view, data.flip, data.colour_jitter, decoded)
+    return CropDataset(source, size, config.seed, data.min_view, data.flip, data.colour_jitter, data.patterns, decoded)
 
 
 class _SizedCrops(Dataset[CropSample]):

@@ -64,7 +64,7 @@ def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
     about = parse(Description, read_json(folder / "model.json"), str(folder / "model.json"))
     with torch.device("meta"):
         outline = HeteroscedasticVAE(about.config, about.likelihood)
-    weights = {"vae": read_part(outline.vae, "AutoencoderKL", folder / "vae")}
+    weights = {"vae": read_part(outline.vae, type(outline.vae).__name__, folder / "vae")}
     if outline.sigma_head is not None:
         weights["sigma_head"] = read_part(outline.sigma_head, "SigmaHead", folder / "sigma_head")
     model = HeteroscedasticVAE(about.config, about.likelihood)

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from jeppa.bands import BandGaussian
 from jeppa.config import PRESETS, Likelihood, VAEConfig
@@ -19,6 +17,7 @@ from jeppa.errors import ConfigError, DataError
 from jeppa.gaussian import DiagonalGaussian, Predictive
 from jeppa.student_t import DiagonalStudentT
 from jeppa.vae.likelihood import LIKELIHOODS
+from jeppa.vae.nets import Net, build_net, decode_features, encode_moments
 from jeppa.vae.pool import Plane, gathered
 from jeppa.vae.sigma import SigmaHead, bounded_logvar
 from jeppa.vae.tile_size import margin_for, tile_for
@@ -50,7 +49,7 @@ class HeteroscedasticVAE(nn.Module):
         likelihood: a name of `LIKELIHOODS`; it decides the family of p(x|z).
 
     Attributes:
-        vae: the diffusers AutoencoderKL, over `3 * pixel_unshuffle**2` channels.
+        vae: the autoencoder, see `vae/nets.py`; an AutoencoderKL is over `3 * pixel_unshuffle**2` channels.
         sigma_head: the head, or None when the likelihood has one variance for all pixels.
         mean_square: running mean squared error of the reconstruction, the shared variance.
         tiling: how pictures larger than a tile are cut, or None; see `enable_tiling`.
@@ -67,7 +66,7 @@ class HeteroscedasticVAE(nn.Module):
             config = PRESETS[config]
         self.config = config
         self.likelihood = likelihood
-        self.vae = _autoencoder(config)
+        self.vae: Net = build_net(config)
         self.arm = LIKELIHOODS[likelihood]
         self.sigma_head: SigmaHead | None = None
         if self.arm.family != "constant":
@@ -214,19 +213,12 @@ class HeteroscedasticVAE(nn.Module):
         return self.mean_square.mul(memory).add(error, alpha=1.0 - memory)
 
     def _encode(self, x: Tensor) -> DiagonalGaussian:
-        pixels = F.pixel_unshuffle(x.to(self.vae.device, self.vae.dtype), self.config.pixel_unshuffle)
-        moments = self.vae.quant_conv(self.vae.encoder(pixels)).to(x.device).float()
+        moments = encode_moments(self.vae, x, self.config.pixel_unshuffle).to(x.device).float()
         mean, logvar = moments.chunk(2, dim=1)
         return DiagonalGaussian(mean, logvar.clamp(*POSTERIOR_LOGVAR_RANGE))
 
     def _decode(self, z: Tensor) -> Predictive:
-        decoder = self.vae.decoder
-        hidden = decoder.conv_in(self.vae.post_quant_conv(z.to(self.vae.device, self.vae.dtype)))
-        for block in (decoder.mid_block, *decoder.up_blocks):
-            recompute = decoder.gradient_checkpointing and torch.is_grad_enabled()
-            hidden = checkpoint(block, hidden, use_reentrant=False) if recompute else block(hidden)
-        features = decoder.conv_act(decoder.conv_norm_out(hidden))
-        mean = F.pixel_shuffle(decoder.conv_out(features), self.config.pixel_unshuffle).float()
+        features, mean = decode_features(self.vae, z, self.config.pixel_unshuffle)
         if self.sigma_head is None:
             constant = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
             return DiagonalGaussian(mean.to(z.device), constant.to(z.device).expand_as(mean))
@@ -250,21 +242,3 @@ def pad_to_multiple(x: Tensor, multiple: int = FACTOR) -> Tensor:
 
 def _fitting_logvar(mean_square: Tensor) -> Tensor:
     return bounded_logvar(mean_square.clamp(min=1e-12).log())
-
-
-def _autoencoder(config: VAEConfig) -> AutoencoderKL:
-    levels = len(config.block_out_channels)
-    channels = 3 * config.pixel_unshuffle**2
-    return AutoencoderKL(
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.norm_num_groups,
-        sample_size=512,
-        force_upcast=False,
-        mid_block_add_attention=config.mid_block_attention,
-    )
