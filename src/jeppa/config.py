@@ -95,6 +95,14 @@ PRESETS: dict[str, VAEConfig] = {
 }  # fmt: skip
 
 
+class TextureConfig(Settings):
+    """Architecture of a texture head."""
+
+    channels: int = Field(64, ge=8, le=MAX_WIDTH, description="Width of the texture head.")
+    blocks: int = Field(3, ge=0, le=MAX_LAYERS, description="Residual blocks of the texture head.")
+    noise_channels: int = Field(4, ge=1, le=256, description="Random numbers for each place of the texture head.")
+
+
 class DenoiserConfig(Settings):
     """Architecture of the latent denoiser, diffusers' UNet2DModel, and of the variance head beside it."""
 
@@ -267,7 +275,32 @@ class DiffusionRun(Settings):
         return self
 
 
-RunConfig = VAERun | DiffusionRun
+class TextureRun(Settings):
+    """A run that learns a texture head for a trained VAE: the content of its `config.yaml`."""
+
+    kind: Literal["texture"] = "texture"
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order and noise.")
+    vae: str = Field(description="Run folder, exported folder or shipped name of the VAE, which stays as it is.")
+    model: TextureConfig = TextureConfig()
+    k: float = Field(1.5, gt=0.0, le=10.0, description="How many sigma a pixel may leave the mean by in training.")
+    perceptual: float = Field(1.0, ge=0.0, description="Weight of LPIPS (AlexNet) of the textured picture.")
+    adversarial: float = Field(0.05, ge=0.0, description="Weight of the discriminator's verdict.")
+    fidelity: float = Field(0.05, ge=0.0, description="Weight of the squared error over the variance.")
+    discriminator_channels: int = Field(64, ge=8, le=MAX_WIDTH, description="Width of the discriminator.")
+    replay: int = Field(128, ge=0, le=4096, description="Older crops that the discriminator is shown again.")
+    data: DataConfig = DataConfig(sizes=1)
+    optim: OptimConfig = OptimConfig(batch_size=16)
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> Self:
+        if self.perceptual == self.adversarial == 0.0:
+            raise ValueError("perceptual and adversarial are both 0: nothing asks for texture")
+        if self.data.resolution < LPIPS_SIDE:
+            raise ValueError(f"texture needs crops of at least {LPIPS_SIDE} pixels, not {self.data.resolution}")
+        return self
+
+
+RunConfig = VAERun | DiffusionRun | TextureRun
 S = TypeVar("S", bound=Settings)
 
 
@@ -295,7 +328,9 @@ def parse_run(values: dict[str, Any], origin: str) -> RunConfig:
         return parse(VAERun, values, origin)
     if kind == "diffusion":
         return parse(DiffusionRun, values, origin)
-    raise ConfigError(f"{origin}: kind is {shorten(kind)}, but must be 'vae' or 'diffusion'")
+    if kind == "texture":
+        return parse(TextureRun, values, origin)
+    raise ConfigError(f"{origin}: kind is {shorten(kind)}, but must be 'vae', 'diffusion' or 'texture'")
 
 
 def dump_yaml(settings: Settings) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from jeppa.checkpoint import Checkpoint, is_checkpoint, newest_checkpoint, open_checkpoint
-from jeppa.config import DiffusionRun, Precision, Settings, VAERun, load_run, parse
+from jeppa.config import DiffusionRun, Precision, Settings, TextureRun, VAERun, load_run, parse
 from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, make_scheduler, read_description
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.latent import LatentCodec, LatentStats
@@ -89,6 +89,8 @@ def _opened(path: Path | str) -> Model:
         checkpoint = _newest(run) if run == path else open_checkpoint(path)
         if isinstance(config, VAERun):
             return _vae_run(run, config, checkpoint)
+        if isinstance(config, TextureRun):
+            return _texture_run(run, config, checkpoint)
         return _diffusion_run(run, config, checkpoint)
     if path.is_file():
         raise CheckpointError(f"{path}: {NOT_A_FOLDER}")
@@ -115,6 +117,14 @@ def _exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Mod
 
 def _vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
     model, published = _load_averaged(checkpoint, partial(HeteroscedasticVAE, config.model, config.likelihood))
+    codec = _codec(model, published.get("latent"), path)
+    return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
+
+
+def _texture_run(path: Path, config: TextureRun, checkpoint: Checkpoint) -> Model:
+    exported, _ = load_folder(path)
+    make = partial(HeteroscedasticVAE, exported.config, exported.likelihood, config.model)
+    model, published = _load_averaged(checkpoint, make)
     codec = _codec(model, published.get("latent"), path)
     return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
 

@@ -5,6 +5,7 @@ from jeppa.train.initial import like_denoiser
 from jeppa.train.interrupt import Interrupted
 from jeppa.train.loop import train
 from jeppa.train.record import StepRecord
+from jeppa.train.texture import TextureObjective
 from jeppa.train.vae import VAEObjective
 
-__all__ = ["DiffusionObjective", "Interrupted", "StepRecord", "VAEObjective", "like_denoiser", "train", "with_classes"]
+__all__ = ["DiffusionObjective", "Interrupted", "StepRecord", "TextureObjective", "VAEObjective", "like_denoiser", "train", "with_classes"]

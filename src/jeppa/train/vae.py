@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from jeppa.config import VAERun
+from jeppa.config import TextureRun, VAERun
 from jeppa.data import (
     CropDataset,
     CropSample,
@@ -224,7 +224,7 @@ def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
 
 
 def crop_batches(
-    source: ImageSource, config: VAERun, start: int, stop: int, decoded: DecodedImages
+    source: ImageSource, config: VAERun | TextureRun, start: int, stop: int, decoded: DecodedImages
 ) -> Generator[Batch, None, None]:
     """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`.
 
@@ -242,20 +242,20 @@ def crop_batches(
     yield from load_batches(_SizedCrops(by_size), keys, config.data.workers)
 
 
-def plan(config: VAERun, step: int) -> tuple[int, int]:
+def plan(config: VAERun | TextureRun, step: int) -> tuple[int, int]:
     """Side of the crops of a step, and how many there are: about the same number of pixels in every step."""
     doublings = step % config.data.sizes
     return config.data.resolution << doublings, max(1, config.optim.batch_size >> 2 * doublings)
 
 
-def images_seen(config: VAERun, steps: int) -> int:
+def images_seen(config: VAERun | TextureRun, steps: int) -> int:
     """Crops taken by the first `steps` steps."""
     turns, rest = divmod(steps, config.data.sizes)
     counts = [plan(config, step)[1] for step in range(config.data.sizes)]
     return turns * sum(counts) + sum(counts[:rest])
 
 
-def crops_of(source: ImageSource, config: VAERun, size: int, decoded: DecodedImages) -> CropDataset:
+def crops_of(source: ImageSource, config: VAERun | TextureRun, size: int, decoded: DecodedImages) -> CropDataset:
     """Random crops of one size with the run's augmentation."""
     data = config.data
     return CropDataset(source, size, config.seed, data.min_view, data.flip, data.colour_jitter, data.patterns, decoded)

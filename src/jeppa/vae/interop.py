@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from jeppa.config import Likelihood, Settings, VAEConfig, parse
+from jeppa.config import Likelihood, Settings, TextureConfig, VAEConfig, parse
 from jeppa.errors import CheckpointError
 from jeppa.parts import read_part
 from jeppa.strict_json import read_json
@@ -36,7 +36,7 @@ def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tupl
     model.vae.save_pretrained(folder / "vae")
     if model.sigma_head is not None:
         model.sigma_head.save_pretrained(folder / "sigma_head")
-    description = {
+    description: dict[str, Any] = {
         "format": FORMAT,
         "likelihood": model.likelihood,
         "config": model.config.model_dump(mode="json"),
@@ -44,6 +44,9 @@ def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tupl
         "latent_shift": list(shift),
         "latent_scale": list(scale),
     }
+    if model.texture_head is not None:
+        model.texture_head.save_pretrained(folder / "texture_head")
+        description["texture"] = model.texture_config.model_dump(mode="json")
     temporary = folder / "model.json.tmp"
     temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, folder / "model.json")
@@ -63,11 +66,13 @@ def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
         raise CheckpointError(f"{folder}: {NOT_A_FOLDER}")
     about = parse(Description, read_json(folder / "model.json"), str(folder / "model.json"))
     with torch.device("meta"):
-        outline = HeteroscedasticVAE(about.config, about.likelihood)
+        outline = HeteroscedasticVAE(about.config, about.likelihood, about.texture)
     weights = {"vae": read_part(outline.vae, type(outline.vae).__name__, folder / "vae")}
     if outline.sigma_head is not None:
         weights["sigma_head"] = read_part(outline.sigma_head, "SigmaHead", folder / "sigma_head")
-    model = HeteroscedasticVAE(about.config, about.likelihood)
+    if outline.texture_head is not None:
+        weights["texture_head"] = read_part(outline.texture_head, "TextureHead", folder / "texture_head")
+    model = HeteroscedasticVAE(about.config, about.likelihood, about.texture)
     for name, tensors in weights.items():
         model.get_submodule(name).load_state_dict(tensors)
     model.mean_square.fill_(about.mean_square)
@@ -80,6 +85,7 @@ class Description(Settings):
     format: Literal[1]
     likelihood: Likelihood
     config: VAEConfig
+    texture: TextureConfig | None = None
     mean_square: float = Field(ge=0.0)
     latent_shift: tuple[float, ...]
     latent_scale: tuple[float, ...]

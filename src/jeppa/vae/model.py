@@ -6,20 +6,22 @@ every pixel. Kingma and Welling, arXiv 1312.6114; Rombach et al., arXiv 2112.107
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jeppa.bands import BandGaussian
-from jeppa.config import PRESETS, Likelihood, VAEConfig
+from jeppa.config import PRESETS, Likelihood, TextureConfig, VAEConfig
 from jeppa.errors import ConfigError, DataError
-from jeppa.gaussian import DiagonalGaussian, Predictive
+from jeppa.gaussian import DiagonalGaussian, Predictive, standard_normal
 from jeppa.student_t import DiagonalStudentT
 from jeppa.vae.likelihood import LIKELIHOODS
 from jeppa.vae.nets import Net, build_net, decode_features, encode_moments
 from jeppa.vae.pool import Plane, gathered
 from jeppa.vae.sigma import SigmaHead, bounded_logvar
+from jeppa.vae.texture import TextureHead, add_texture
 from jeppa.vae.tile_size import margin_for, tile_for
 from jeppa.vae.tiling import Read, Tiling, predict, reader, rows_in_tiles
 
@@ -47,10 +49,12 @@ class HeteroscedasticVAE(nn.Module):
     Args:
         config: architecture, for example `PRESETS["small"]`, or a preset's name.
         likelihood: a name of `LIKELIHOODS`; it decides the family of p(x|z).
+        texture: architecture of a texture head, or None for a VAE without.
 
     Attributes:
         vae: the autoencoder, see `vae/nets.py`; an AutoencoderKL is over `3 * pixel_unshuffle**2` channels.
         sigma_head: the head, or None when the likelihood has one variance for all pixels.
+        texture_head: see `vae/texture.py`, or None.
         mean_square: running mean squared error of the reconstruction, the shared variance.
         tiling: how pictures larger than a tile are cut, or None; see `enable_tiling`.
     """
@@ -58,7 +62,9 @@ class HeteroscedasticVAE(nn.Module):
     mean_square: Tensor
     updates: Tensor
 
-    def __init__(self, config: VAEConfig | str = "small", likelihood: Likelihood = "faithful") -> None:
+    def __init__(
+        self, config: VAEConfig | str = "small", likelihood: Likelihood = "faithful", texture: TextureConfig | None = None
+    ) -> None:
         super().__init__()
         if isinstance(config, str):
             if config not in PRESETS:
@@ -77,6 +83,9 @@ class HeteroscedasticVAE(nn.Module):
                 config.sigma_blocks,
                 tails=self.arm.family in ("student-t", "band-t"),
             )
+        self.texture_head: TextureHead | None = None
+        if texture is not None:
+            self.add_texture_head(texture)
         self.tiling: Tiling | None = None
         self.register_buffer("mean_square", torch.ones(()))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -121,6 +130,34 @@ class HeteroscedasticVAE(nn.Module):
         if self.tiling is None:
             return self._decode(z)
         return predict(self._decode, z, (1, FACTOR), self.tiling)
+
+    def add_texture_head(self, config: TextureConfig) -> TextureHead:
+        """Put an untrained texture head beside the decoder, in place of any other."""
+        width, size = self.config.block_out_channels[0], self.config.pixel_unshuffle
+        self.texture_config = config
+        self.texture_head = TextureHead(width, size, config.channels, config.blocks, config.noise_channels)
+        return self.texture_head
+
+    def decode_texture(
+        self, z: Tensor, k: float = 1.0, generator: torch.Generator | list[torch.Generator] | None = None
+    ) -> DiagonalGaussian:
+        """The picture with texture in place of the mean, and the log-variance of p(x|z), which stays that of the mean.
+
+        Args:
+            z: raw latent `[B,C,h,w]`.
+            k: no pixel leaves the mean by more than this many sigma; 0 gives the mean.
+            generator: of the head's noise; one for the batch or one for each picture.
+
+        Raises:
+            ConfigError: there is no texture head.
+        """
+        if self.texture_head is None:
+            raise ConfigError("this VAE has no texture head: train one with jeppa train texture, or leave texture out")
+        noise = standard_normal(z.new_empty(len(z), self.texture_head.latent_noise_channels, *z.shape[2:]), generator)
+        both = torch.cat([z.float(), noise], dim=1)
+        if self.tiling is None:
+            return self._decode_texture(both, k)
+        return predict(partial(self._decode_texture, k=k), both, (1, FACTOR), self.tiling)
 
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:
         """Encode to the posterior mean and decode, at the size of `x`, whatever that is: mean and variance of pixels.
@@ -198,6 +235,20 @@ class HeteroscedasticVAE(nn.Module):
         drawn = decoded.mean + temperature * (decoded.sample(generator) - decoded.mean)
         return drawn[..., : x.shape[2], : x.shape[3]]
 
+    def predict(self, features: Tensor, mean: Tensor, device: torch.device) -> Predictive:
+        """The distribution around a mean `[B,3,H,W]`, from the decoder features that it was made of; on `device`."""
+        if self.sigma_head is None:
+            constant = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
+            return DiagonalGaussian(mean.to(device), constant.to(device).expand_as(mean))
+        logvar = self.sigma_head(features.detach() if self.arm.stopped else features, mean.detach(), self.shared_logvar)
+        mean, logvar = mean.to(device), logvar.to(device)
+        if self.arm.family in ("band", "band-t"):
+            degrees = self.sigma_head.degrees.to(device) if self.arm.family == "band-t" else None
+            return BandGaussian(mean, logvar, self.config.basis, degrees)
+        if self.arm.family == "student-t":
+            return DiagonalStudentT(mean, logvar, self.sigma_head.degrees.to(device))
+        return DiagonalGaussian(mean, logvar)
+
     def shared_logvar_after(self, error: Tensor) -> Tensor:
         """What `shared_logvar` will be once `track_error` was told `error`."""
         return _fitting_logvar(self._mean_square_after(error))
@@ -219,17 +270,15 @@ class HeteroscedasticVAE(nn.Module):
 
     def _decode(self, z: Tensor) -> Predictive:
         features, mean = decode_features(self.vae, z, self.config.pixel_unshuffle)
-        if self.sigma_head is None:
-            constant = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
-            return DiagonalGaussian(mean.to(z.device), constant.to(z.device).expand_as(mean))
-        logvar = self.sigma_head(features.detach() if self.arm.stopped else features, mean.detach(), self.shared_logvar)
-        mean, logvar = mean.to(z.device), logvar.to(z.device)
-        if self.arm.family in ("band", "band-t"):
-            degrees = self.sigma_head.degrees.to(z.device) if self.arm.family == "band-t" else None
-            return BandGaussian(mean, logvar, self.config.basis, degrees)
-        if self.arm.family == "student-t":
-            return DiagonalStudentT(mean, logvar, self.sigma_head.degrees.to(z.device))
-        return DiagonalGaussian(mean, logvar)
+        return self.predict(features, mean, z.device)
+
+    def _decode_texture(self, both: Tensor, k: float) -> DiagonalGaussian:
+        z, noise = both.split([self.config.latent_channels, both.shape[1] - self.config.latent_channels], dim=1)
+        features, mean = decode_features(self.vae, z, self.config.pixel_unshuffle)
+        decoded = self.predict(features, mean, z.device)
+        assert self.texture_head is not None
+        direction = self.texture_head(features, noise.to(features.device)).to(z.device)
+        return DiagonalGaussian(add_texture(decoded.mean, decoded.logvar, direction, k), decoded.logvar)
 
 
 def pad_to_multiple(x: Tensor, multiple: int = FACTOR) -> Tensor:

@@ -1,0 +1,172 @@
+"""Training of a texture head on a frozen VAE: LPIPS and a discriminator pull, sigma bounds."""
+
+from collections.abc import Generator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from jeppa.config import TextureRun
+from jeppa.data import decoded_images, evaluation_images, open_source, write_png
+from jeppa.data.sheet import contact_sheet
+from jeppa.gaussian import standard_normal
+from jeppa.latent import LatentCodec
+from jeppa.lpips import load_lpips
+from jeppa.train.diffusion import weights_hash
+from jeppa.train.discriminator import INPUTS, PENALTY_NOISE, Discriminator, pairing_loss
+from jeppa.train.objective import Batch, Objective, Terms
+from jeppa.train.vae import crop_batches, images_seen
+from jeppa.vae import FACTOR
+from jeppa.vae.nets import decode_features
+from jeppa.vae.texture import add_texture
+
+SHEET_IMAGES = 8
+PENALTY = 1.0
+
+
+class TextureObjective(Objective):
+    """Losses of the textured picture, and of the discriminator that judges it, in one backward pass.
+
+    The head sees the discriminator with its weights held, and the discriminator sees the picture with its gradient
+    stopped, so each learns from its own loss alone. Half of what the discriminator is shown as made was made earlier.
+
+    Args:
+        config: all settings of the run.
+        codec: the VAE, which stays as it is.
+    """
+
+    def __init__(self, config: TextureRun, codec: LatentCodec) -> None:
+        super().__init__()
+        self.config = config
+        self.codec = codec
+        self.source = open_source(config.data.data, "train")
+        self.decoded = decoded_images(self.source, config.data)
+        self.vae_hash = weights_hash(codec)
+        self.model = codec.vae
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.head = self.model.add_texture_head(config.model)
+            self.discriminator = Discriminator(config.discriminator_channels)
+        self._lpips = load_lpips("alex") if config.perceptual else None
+        side = config.data.resolution
+        self.register_buffer("older", torch.zeros(config.replay, INPUTS + 3, side, side))
+        self.register_buffer("stored", torch.zeros((), dtype=torch.int64))
+        self._made: Tensor | None = None
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Crops, the noise of the head and of the penalty, how far they are moved under LPIPS, and older crops."""
+        x = batch["x"]
+        count, _, height, width = x.shape
+        shape = (self.head.latent_noise_channels, height // FACTOR, width // FACTOR)
+        drawn = {
+            "x": x,
+            "noise": standard_normal(x.new_empty(count, *shape), generator),
+            "shaken": PENALTY_NOISE * standard_normal(x, generator),
+            "moved": torch.randint(FACTOR, (2,), generator=generator).expand(count, 2),
+        }
+        filled = min(int(self.stored), len(self.older))
+        if filled >= count and x.shape[2] == self.older.shape[2]:
+            drawn["older"] = self.older[torch.randint(filled, (count,), generator=generator)]
+        return drawn
+
+    def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
+        """Terms `[B]`: loss, lpips, adversarial, fidelity, discriminator (nats), and how often it is right."""
+        x = batch["x"]
+        with torch.no_grad():
+            z = self.model.encode(x).mean
+            features, mean = decode_features(self.model.vae, z, self.model.config.pixel_unshuffle)
+            logvar = self.model.predict(features, mean, x.device).logvar
+        direction = self.head(features, batch["noise"])
+        with torch.autocast(x.device.type, enabled=False):
+            made = add_texture(mean, logvar, direction, self.config.k)
+        shown = torch.cat([made.detach(), mean, logvar, x], dim=1)
+        self._made = shown
+        terms = {"fidelity": 0.5 * ((x - made).square() * (-logvar).exp()).flatten(1).mean(1)}
+        loss = self.config.fidelity * terms["fidelity"]
+        if self._lpips is not None:
+            terms["lpips"] = self._perceptual(x, made, batch["moved"][0])
+            loss = loss + self.config.perceptual * terms["lpips"]
+        if self.config.adversarial:
+            held = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
+            verdicts = [functional_call(self.discriminator, held, (one, mean, logvar)) for one in (made, x)]
+            terms["adversarial"] = pairing_loss(*verdicts)
+            terms |= self._judge(shown, batch)
+            loss = loss + self.config.adversarial * terms["adversarial"] + terms["discriminator"]
+        return {"loss": loss, **terms}
+
+    def advance(self, means: Terms) -> None:
+        """Keep what was made for later."""
+        if self._made is None or not len(self.older) or self._made.shape[2] != self.older.shape[2]:
+            return
+        first = int(self.stored)
+        places = [(first + i) % len(self.older) for i in range(len(self._made))]
+        self.older[places] = self._made
+        self.stored += len(self._made)
+
+    def groups(self) -> list[list[nn.Parameter]]:
+        """The head, and the discriminator."""
+        groups = [list(self.head.parameters())]
+        return [*groups, list(self.discriminator.parameters())] if self.config.adversarial else groups
+
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+        """Random crops, as a VAE has them."""
+        return crop_batches(self.source, self.config, start, stop, self.decoded)
+
+    def inputs(self) -> dict[str, Any]:
+        """The training images, and a hash of the VAE."""
+        return {"images": len(self.source), "fingerprint": self.source.fingerprint, "vae": self.vae_hash}
+
+    def images_seen(self, steps: int) -> int:
+        """Crops taken by the first `steps` steps."""
+        return images_seen(self.config, steps)
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the images of a step."""
+        side = self.config.data.resolution
+        return (self.config.optim.batch_size, 3, side, side)
+
+    def summary(self, means: dict[str, float]) -> dict[str, float]:
+        """The losses as they are."""
+        return means
+
+    @torch.no_grad()
+    def draw_samples(self, path: Path) -> None:
+        """Held-out pictures: original, mean, and with texture."""
+        side = 2 * self.config.data.resolution
+        source = open_source(self.config.data.data, "heldout")
+        pictures = [x for _, x in islice(evaluation_images(source, side), SHEET_IMAGES)]
+        x = torch.stack(pictures).to(next(self.parameters()).device)
+        z = self.model.encode(x).mean
+        textured = self.model.decode_texture(z, self.config.k, torch.Generator().manual_seed(0)).mean
+        write_png(contact_sheet([list(x), list(self.model.decode(z).mean), list(textured)]), path)
+
+    def publish(self, run: Path) -> dict[str, Any]:
+        """Export the VAE with its head; the statistics of its latent stay."""
+        self.codec.save(run)
+        return {"latent": self.codec.stats.model_dump(mode="json")}
+
+    def _perceptual(self, x: Tensor, made: Tensor, moved: Tensor) -> Tensor:
+        down, across = moved.tolist()
+        pair = (F.pad(one, (across, 0, down, 0), mode="replicate") for one in (x, made))
+        assert self._lpips is not None
+        with torch.autocast(x.device.type, enabled=False):
+            return self._lpips.distance(*pair)
+
+    def _judge(self, shown: Tensor, batch: Batch) -> Terms:
+        """The discriminator's loss on what was made now and, half of it, earlier; and its share of right verdicts."""
+        if "older" in batch:
+            half = len(shown) // 2
+            shown = torch.cat([shown[:half], batch["older"][half:]])
+        made, mean, logvar, x = shown.split(3, dim=1)
+        real, false = (self.discriminator(one, mean, logvar) for one in (x, made))
+        shaken = batch["shaken"]
+        penalty = torch.zeros_like(real[:, 0, 0, 0], dtype=torch.float32)
+        for one, verdict in ((x, real), (made, false)):
+            change = self.discriminator(one + shaken, mean, logvar).float() - verdict.float()
+            penalty = penalty + change.square().flatten(1).mean(1)
+        right = (real > false).float().flatten(1).mean(1)
+        return {"discriminator": pairing_loss(real, false) + PENALTY * penalty, "right": right}
