@@ -64,7 +64,7 @@ def _strokes(side: int, rng: np.random.Generator) -> np.ndarray:
     width = math.exp(rng.uniform(0.0, math.log(8.0)))
     drawn = np.zeros((fine, fine), dtype=bool)
     for _ in range(STROKES):
-        (top, left), length = rng.uniform(0.0, side, 2), rng.uniform(width, side / 3.0)
+        (top, left), length = rng.uniform(0.0, side, 2), rng.uniform(width, max(width, side / 3.0))
         turn = rng.integers(4) * math.pi / 4.0 if rng.random() < 0.7 else rng.uniform(0.0, math.pi)
         along = (down - top) * math.sin(turn) + (across - left) * math.cos(turn)
         beside = (across - left) * math.sin(turn) - (down - top) * math.cos(turn)

@@ -22,7 +22,7 @@ from jeppa.train.objective import Batch, Objective, Terms
 from jeppa.train.vae import crop_batches, images_seen
 from jeppa.vae import FACTOR
 from jeppa.vae.nets import decode_features
-from jeppa.vae.texture import add_texture
+from jeppa.vae.texture import TextureHead, add_texture
 
 SHEET_IMAGES = 8
 PENALTY = 1.0
@@ -49,13 +49,19 @@ class TextureObjective(Objective):
         self.model = codec.vae
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.head = self.model.add_texture_head(config.model)
+            self.model.add_texture_head(config.model)
             self.discriminator = Discriminator(config.discriminator_channels)
         self._lpips = load_lpips("alex") if config.perceptual else None
         side = config.data.resolution
         self.register_buffer("older", torch.zeros(config.replay, INPUTS + 3, side, side))
         self.register_buffer("stored", torch.zeros((), dtype=torch.int64))
         self._made: Tensor | None = None
+
+    @property
+    def head(self) -> TextureHead:
+        """What learns."""
+        assert self.model.texture_head is not None
+        return self.model.texture_head
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Crops, the noise of the head and of the penalty, how far they are moved under LPIPS, and older crops."""
