@@ -15,7 +15,7 @@ Photographs: folders of sets and of classes, with the credits of each picture be
 | `DATA/halves` | the held-out groceries by product: every other one to calibrate on, as `train` | 43 | the others |
 | `DATA/flowers` | photographs of flowers | 5 classes | every tenth of each class |
 | `DATA/photos` | photographs in sets | the sets | all of `clic2025`, and every tenth of each other set |
-| `DATA/pictures` | what the VAE learns from: photographs twice, flowers, a third of the groceries, emoji | none | the held-out photographs |
+| `DATA/pictures` | photographs twice, flowers, a third of the groceries, half of the emoji | none | photographs |
 | `DATA/mixed` | the training pictures of both and, many times over, of builtin:photos | none | the held-out ones |
 """
 

@@ -19,11 +19,11 @@ from torch.nn import functional as F
 
 from jeppa.config import DataConfig, OptimConfig, VAERun
 from jeppa.data import open_source
-from jeppa.evaluate import evaluate
+from jeppa.lab.evaluate import evaluate
 from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 from jeppa.train import VAEObjective, train
-from jeppa.vae.contrast import CELL, CHANNELS
+from jeppa.vae.sigma_head import CELL, CHANNELS
 
 HERE = Path(__file__).parent
 STEPS = 150
@@ -60,7 +60,7 @@ def main() -> None:
             "jeppa.train.vae.VAEObjective._start_linear", lambda _: None, seed, data
         ),
         "sigma head sees colours, not contrast": lambda seed: patched(
-            "jeppa.vae.sigma.log_contrast", raw_mean, seed, data
+            "jeppa.vae.sigma_head.log_contrast", raw_mean, seed, data
         ),
         "no colour jitter": lambda seed: measure(seed, DataConfig()),
         "crops of one size": lambda seed: measure(seed, DataConfig(colour_jitter=COLOUR_JITTER, sizes=1)),

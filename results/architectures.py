@@ -71,7 +71,7 @@ def candidate(name: str, data: Path, minutes: float, work: Path) -> dict[str, An
     """Train for that many minutes and measure."""
     from jeppa.config import DataConfig, OptimConfig, VAEConfig, VAERun
     from jeppa.data import open_source
-    from jeppa.evaluate import evaluate
+    from jeppa.lab.evaluate import evaluate
     from jeppa.pipeline import load_model
     from jeppa.train import VAEObjective, train
 

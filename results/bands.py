@@ -16,8 +16,8 @@ import torch
 
 from jeppa.config import PRESETS, Basis, DataConfig, OptimConfig, VAERun
 from jeppa.data import open_source
-from jeppa.demo import COLOUR_JITTER
-from jeppa.evaluate import evaluate
+from jeppa.lab.demo import COLOUR_JITTER
+from jeppa.lab.evaluate import evaluate
 from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 from jeppa.train import VAEObjective, train

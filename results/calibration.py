@@ -16,20 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from jeppa.cli.terminal import say
+from jeppa.cli.flags import say
 from jeppa.data import ImageSource, evaluation_images, open_source
-from jeppa.evaluate.bootstrap import bootstrap_mean
-from jeppa.evaluate.calibrate import calibrate
-from jeppa.evaluate.calibration import chi2, coverage
-from jeppa.evaluate.ence import bootstrap_ence, histogram
-from jeppa.evaluate.measure import fit_to_grid
-from jeppa.evaluate.metrics import dequantise
-from jeppa.evaluate.recalibrate import Sample, fit
+from jeppa.lab.calibrate import calibrate
+from jeppa.lab.calibration import chi2, coverage
+from jeppa.lab.measure import fit_to_grid
+from jeppa.lab.metrics import dequantise
+from jeppa.lab.recalibrate import Sample, fit
+from jeppa.lab.statistics import bootstrap_ence, bootstrap_mean, histogram
 from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE
-from jeppa.vae.curve import RisingCurve
-from jeppa.vae.sigma import LOGVAR_RANGE
+from jeppa.vae.sigma_head import LOGVAR_RANGE, RisingCurve
 
 HERE = Path(__file__).parent
 MOST_IMAGES = 160

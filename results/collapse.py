@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jeppa.bands import CELL, BandGaussian
 from jeppa.config import DataConfig, Likelihood, OptimConfig, VAERun
 from jeppa.data import evaluation_images, open_source
-from jeppa.demo import COLOUR_JITTER
-from jeppa.evaluate import evaluate
+from jeppa.distributions import CELL, BandGaussian
+from jeppa.lab.demo import COLOUR_JITTER
+from jeppa.lab.evaluate import evaluate
 from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 from jeppa.train import VAEObjective, train

@@ -14,7 +14,7 @@ import numpy as np
 
 from jeppa.data import read_pixels, write_png
 from jeppa.data.decode import Pixels
-from jeppa.data.sheet import colour_map, contact_sheet
+from jeppa.data.images import colour_map, contact_sheet
 from jeppa.machine import commit
 
 HERE = Path(__file__).parent

@@ -16,7 +16,7 @@ import numpy as np
 from skimage.color import rgb2lab
 
 from jeppa.data import read_pixels, write_png
-from jeppa.data.sheet import colour_map, contact_sheet
+from jeppa.data.images import colour_map, contact_sheet
 
 HERE = Path(__file__).parent
 DETAIL = 96

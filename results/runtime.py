@@ -18,10 +18,9 @@ from pathlib import Path
 
 import torch
 
-from jeppa.bench.clock import seconds
-from jeppa.bench.training import _config
 from jeppa.config import DenoiserConfig
 from jeppa.diffusion import Denoiser, make_unet
+from jeppa.lab.bench import _config, seconds
 from jeppa.machine import commit, machine
 from jeppa.runtime import Runtime, lay_out, prepare
 from jeppa.train import VAEObjective

@@ -20,7 +20,7 @@ from shipped.vae_table import KEYS, table
 from jeppa.config import load_run
 from jeppa.data import open_source
 from jeppa.data.images import LEVELS_PER_UNIT
-from jeppa.evaluate import Evaluation, evaluate, paired_differences
+from jeppa.lab.evaluate import Evaluation, evaluate, paired_differences
 from jeppa.pipeline import Model, load_model
 from jeppa.vae import FACTOR
 

@@ -29,13 +29,13 @@ from tiling.table import table
 from torch import Tensor
 from torch.nn import functional as F
 
-from jeppa.cli.terminal import say
+from jeppa.cli.flags import say
 from jeppa.data import open_source, to_x
 from jeppa.data.images import LEVELS_PER_UNIT, Pixels, fit
 from jeppa.machine import commit, machine
-from jeppa.pictures.reconstructions import reconstruct_pixels
+from jeppa.outputs import reconstruct_pixels
 from jeppa.pipeline import load_model
-from jeppa.vae import HeteroscedasticVAE, spans, tiling
+from jeppa.vae import HeteroscedasticVAE, blending, tiling
 
 HERE = Path(__file__).parent
 SIDES = (512, 1024, 2048, 4096, 8192)
@@ -124,8 +124,8 @@ def seams(used: tiling.Tiling, tiled: Tensor, whole: Tensor) -> dict[str, float]
     """
     place = torch.arange(tiled.shape[3] - 1) % 8
     overlap = torch.zeros(len(place), dtype=torch.bool)
-    for span in spans.spans(tiled.shape[3] // 8, used.tile, used.margin)[1:]:
-        overlap[8 * span.start - 1 : 8 * (span.start + spans.OVERLAP * used.margin)] = True
+    for span in blending.spans(tiled.shape[3] // 8, used.tile, used.margin)[1:]:
+        overlap[8 * span.start - 1 : 8 * (span.start + blending.OVERLAP * used.margin)] = True
     across = [(one[..., 1:] - one[..., :-1]).abs().mean((0, 1, 2)) for one in (tiled, whole)]
     ratio = across[0] / across[1]
     inside = torch.stack([ratio[(place == one) & ~overlap].mean() for one in range(8)])
@@ -149,7 +149,7 @@ def thumbnail(read: tiling.Read, plane: tiling.Plane, _: tiling.Tiling) -> tuple
     return F.interpolate(whole, scale_factor=0.25, mode="area"), 0
 
 
-def hard(span: spans.Span, margin: int, scale: int) -> Tensor:
+def hard(span: blending.Span, margin: int, scale: int) -> Tensor:
     """In place of the window: a cut in the middle of the overlap."""
     places = torch.arange((span.stop - span.start) * scale) / scale
     kept = torch.ones_like(places)

@@ -3,9 +3,15 @@ import math
 import pytest
 import torch
 
-from jeppa.bands import BandGaussian, from_bands, pixel_variance, to_bands
-from jeppa.gaussian import DiagonalGaussian
-from jeppa.student_t import LEAST_DF, DiagonalStudentT
+from jeppa.distributions import (
+    LEAST_DF,
+    BandGaussian,
+    DiagonalGaussian,
+    DiagonalStudentT,
+    from_bands,
+    pixel_variance,
+    to_bands,
+)
 
 BASES = ("dct", "lapped")
 

@@ -4,7 +4,7 @@ import pytest
 
 from jeppa.config import PRESETS, DiffusionRun, VAEConfig, VAERun, dump_yaml, load_run, parse
 from jeppa.errors import ConfigError
-from jeppa.strict_yaml import read_yaml
+from jeppa.files import read_yaml
 
 
 @pytest.mark.parametrize("config", [VAERun(), VAERun(preset="tiny", model=PRESETS["tiny"]), DiffusionRun(vae="run")])

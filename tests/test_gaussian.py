@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from jeppa.gaussian import DiagonalGaussian, standard_normal
+from jeppa.distributions import DiagonalGaussian, standard_normal
 
 
 def some_gaussian(seed: int) -> DiagonalGaussian:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jeppa.memory import lacks_memory
+from jeppa.machine import lacks_memory
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from jeppa import lpips
-from jeppa.lpips import ARCHITECTURES, Lpips, load_lpips
-from jeppa.weights import WeightsError
+from jeppa.lpips import ARCHITECTURES, Lpips, WeightsError, load_lpips
 
 GOLDEN = {
     "alex": (0.04489796981215477, 0.06020868569612503),

@@ -6,8 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from jeppa.lpips import load_lpips
-from jeppa.weights import WeightsError, read_arrays, weights_file
+from jeppa.lpips import WeightsError, load_lpips, read_arrays, weights_file
 
 
 class Runs:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from claims.compared import Compared, NotMeasuredError, generator
 from jeppa.evaluate import complexity, structure
-from jeppa.evaluate.baselines import mean_square_error, sobel_logvar
-from jeppa.evaluate.metrics import gradient_energy_ratio
+from jeppa.lab.metrics import gradient_energy_ratio, mean_square_error, sobel_logvar
 from jeppa.vae import HeteroscedasticVAE
 
 IMAGES = 32

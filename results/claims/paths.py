@@ -16,7 +16,7 @@ from torch import Tensor
 from claims.compared import Compared, NotMeasuredError, generator
 from claims.verdict import Array
 from jeppa.errors import JeppaError
-from jeppa.evaluate.metrics import psnr
+from jeppa.lab.metrics import psnr
 from jeppa.lpips import Lpips, load_lpips
 from jeppa.vae import HeteroscedasticVAE
 

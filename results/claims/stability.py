@@ -24,7 +24,7 @@ from claims.compared import Compared, readable
 from jeppa.config import DataConfig, OptimConfig, VAERun
 from jeppa.data import evaluation_images, fit, open_source, write_png
 from jeppa.errors import TrainingError
-from jeppa.evaluate.metrics import psnr
+from jeppa.lab.metrics import psnr
 from jeppa.train import VAEObjective, train
 from jeppa.vae import HeteroscedasticVAE
 

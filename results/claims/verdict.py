@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from jeppa.evaluate.bootstrap import CONFIDENCE, bootstrap_mean
+from jeppa.lab.statistics import CONFIDENCE, bootstrap_mean
 
 Array = NDArray[np.float64]
 Verdict = Literal["confirmed", "refuted", "undecided", "not measured"]

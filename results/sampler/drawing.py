@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jeppa.diffusion import SamplerStep, generators_for, guided, initial_noise
-from jeppa.evaluate.features import load_features
+from jeppa.lab.features import load_features
 from jeppa.pipeline import Model, load_model
 from jeppa.vae import FACTOR
 from sampler.runs import RESOLUTION, run_folder

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from jeppa.data import evaluation_images, open_source
-from jeppa.evaluate.features import frechet_distance, load_features
 from jeppa.evaluate.manifold import precision_recall
-from jeppa.latent import LatentCodec
+from jeppa.lab.features import frechet_distance, load_features
+from jeppa.vae.codec import LatentCodec
 from sampler.drawing import COUNT, FEATURE_SIDE, sample_file
 from sampler.runs import RESOLUTION
 from sampler.samplers import Sampler

@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jeppa.evaluate.bootstrap import bootstrap_mean
+from jeppa.lab.statistics import bootstrap_mean
 from shipped.distances import Features
 from shipped.pictures import Labels
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jeppa.evaluate.features import frechet_distance, load_features
+from jeppa.lab.features import frechet_distance, load_features
 from shipped.pictures import Pictures
 
 DRAWS = 20

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from jeppa.lpips import ARCHITECTURES, EPSILON, INSTALL, Lpips
-from jeppa.weights import read_arrays, weights_file
+from jeppa.lpips import ARCHITECTURES, EPSILON, INSTALL, Lpips, read_arrays, weights_file
 from shipped.pictures import Pictures
 
 SIDE = 64

@@ -13,8 +13,8 @@ from torch import Tensor
 from jeppa.data import fit, open_source, to_pixels, to_x
 from jeppa.data.sources import Split
 from jeppa.errors import DataError
-from jeppa.latent import LatentCodec
 from jeppa.pipeline import Model, SamplerSettings
+from jeppa.vae.codec import LatentCodec
 
 BATCH = 50
 GOLDEN = (5.0**0.5 - 1.0) / 2.0

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jeppa.data import write_png
-from jeppa.data.sheet import contact_sheet
-from jeppa.pictures.folder import rows_of
+from jeppa.data.images import contact_sheet
+from jeppa.outputs import rows_of
 from shipped.neighbours import Neighbours
 from shipped.pictures import Pictures
 

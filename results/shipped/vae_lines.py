@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from jeppa.data import ImageSource, evaluation_images, to_pixels, to_x
-from jeppa.evaluate import metrics
-from jeppa.evaluate.bootstrap import bootstrap_mean
-from jeppa.evaluate.measure import Nets
-from jeppa.evaluate.run import load_nets, spread
-from jeppa.latent import LatentCodec
+from jeppa.lab import metrics
+from jeppa.lab.evaluate import load_nets, spread
+from jeppa.lab.measure import Nets
+from jeppa.lab.statistics import bootstrap_mean
+from jeppa.vae.codec import LatentCodec
 from shipped.lossy import CODECS, code
 
 LEVELS = 127

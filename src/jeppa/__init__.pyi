@@ -1,12 +1,12 @@
 from .config import PRESETS, DiffusionRun, VAEConfig, VAERun
 from .data import open_source, read_image, write_png
 from .diffusion import HeteroscedasticDDIMScheduler
+from .distributions import DiagonalGaussian
 from .errors import JeppaError
-from .gaussian import DiagonalGaussian
-from .latent import LatentCodec, LatentStats
 from .pipeline import Model, SamplerSettings, load_model
 from .train import DiffusionObjective, VAEObjective
 from .vae import HeteroscedasticVAE
+from .vae.codec import LatentCodec, LatentStats
 
 __all__ = [
     "PRESETS",

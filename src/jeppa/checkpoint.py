@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jeppa.errors import CheckpointError
-from jeppa.strict_json import read_json
+from jeppa.files import flush, read_json, write_text_atomically
 from jeppa.tensors import read_tensors
 
 FORMAT = 1
@@ -29,7 +29,6 @@ RUN_ID = "run_id"
 STATE = "state.json"
 MANIFEST = "manifest.json"
 Tensors = Mapping[str, Tensor]
-
 _NAME = re.compile(r"step-\d+(\.old)?")
 
 
@@ -154,28 +153,6 @@ def sweep(run: Path) -> None:
     """Remove what a killed process left half-written; only for the one process that may write to `run`."""
     for leftover in [*run.glob("*.tmp"), *run.glob("*/*.tmp")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        flush(temporary)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush(path.parent)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_manifest(folder: Path, step: int, origin: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 Every setting is a field here once: the command line takes its flags, defaults and help from these fields,
 a run folder's `config.yaml` is these fields, and an unknown key is an error that names the nearest known one.
+
+The settings of sampling stand here too, so that the command line has its flags without loading torch.
 """
 
 import difflib
@@ -12,30 +14,31 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from jeppa.errors import ConfigError
-from jeppa.strict_yaml import read_yaml, shorten
+from jeppa.files import read_yaml, shorten
 
 Likelihood = Literal[
     "faithful", "band-faithful", "band-t-faithful", "shared", "fixed", "nll", "beta-nll", "student-t", "band",
     "band-beta",
 ]  # fmt: skip
 Basis = Literal["dct", "lapped"]
+
 # The names of `prediction_type` in diffusers.
 PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Architecture = Literal["kl", "pyramid"]
 Preset = Literal["tiny", "small", "sd"]
 Precision = Literal["auto", "exact", "bf16"]
-
 HEADLESS = frozenset({"shared", "fixed"})
 """Likelihoods with one variance for all pixels."""
 LPIPS_SIDE = 32
 MAX_SIDE = 8192
+
 # So that the outline of a model that a stranger describes is built in no time.
 MAX_WIDTH = 8192
 MAX_LAYERS = 32
 MAX_CLASSES = 1_000_000
+
 # Of anything that is counted: beyond it lies a slip of the keyboard.
 MAX_COUNT = 1_000_000_000
-
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
 
@@ -149,7 +152,7 @@ class DataConfig(Settings):
     )  # fmt: skip
     patterns: float = Field(
         0.0, ge=0.0, le=1.0,
-        description="Share of crops that are drawn instead of cut: plain colours, gradients, stripes, nets and strokes.",
+        description="Share of crops drawn instead of cut: plain colours, gradients, stripes, nets and strokes.",
     )  # fmt: skip
     workers: int = Field(0, ge=0, le=64, description="Processes that read images beside the training one.")
     cache_megabytes: int = Field(
@@ -356,3 +359,42 @@ def _did_you_mean(location: tuple[int | str, ...], model: type[Settings]) -> str
         model = field.annotation
     close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known keys: {', '.join(model.model_fields)}"
+
+
+Variance = Literal["learned", "none"]
+VARIANCE: Variance = "none"
+"""What is done unless the user says otherwise."""
+
+
+class DDIMSettings(Settings):
+    """What any DDIM must know, also one that runs backwards; a model checks them when it is asked."""
+
+    steps: int = Field(25, description="DDIM steps, 1 to the 1000 of training.")
+    label: str | None = Field(None, description="Class name, for a model with classes.")
+    resolution: int | None = Field(
+        None, description="Side in pixels, a multiple of 8; by default that of the denoiser's training, for a VAE 256."
+    )
+
+
+class SamplerSettings(DDIMSettings):
+    """How pictures are drawn."""
+
+    eta: float = Field(0.0, description="0 (deterministic) to 1 (fresh noise in each step).")
+    guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is none.")
+    variance: Variance = Field(
+        VARIANCE,
+        description="learned: each step draws what the denoiser does not know of its estimate; none: plain DDIM.",
+    )
+    temperature: float = Field(
+        1.0, description="Factor of the learned deviation: 0 is plain DDIM, 1 the optimal variance."
+    )
+    last_draw: bool = Field(
+        False, description="Draw the learned variance in the last step too, which leaves its noise in the picture."
+    )
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> Self:
+        if self.variance == "none" and (self.temperature != 1.0 or self.last_draw):
+            name = "last_draw" if self.last_draw else "temperature"
+            raise ValueError(f"{name} is set, but the variance is none: add --variance learned, or leave it out")
+        return self

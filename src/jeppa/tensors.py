@@ -6,6 +6,10 @@ is accepted here has exactly the names, shapes and types that the model needs, a
 that of the tensors asked for: sizes are compared before anything is read.
 
 Source: https://github.com/huggingface/safetensors#format.
+
+`read_part` reads one module of an exported folder: a sub-folder with diffusers' `config.json` and weights. diffusers
+opens nothing here: the model is built from our own description, and a part's configuration is only checked, so that
+it names no code for those who open the folder with diffusers.
 """
 
 import math
@@ -20,14 +24,12 @@ import torch
 from torch import Tensor
 
 from jeppa.errors import CheckpointError
-from jeppa.regular import open_regular
-from jeppa.strict_json import MAX_BYTES, parse_json
+from jeppa.files import MAX_JSON_BYTES, open_regular, parse_json, read_json
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "U8": torch.uint8,
 }  # fmt: skip
-
 _LENGTH_BYTES = 8
 _MAX_SHAPE = 16
 _FIELDS = {"dtype", "shape", "data_offsets"}
@@ -73,8 +75,8 @@ def _read_header(stream: BufferedReader, path: Path) -> tuple[dict[str, _Place],
     size = os.fstat(stream.fileno()).st_size
     length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
     start = _LENGTH_BYTES + length
-    if size < _LENGTH_BYTES or start > size or length > MAX_BYTES:
-        raise _damaged(path, f"its header claims {length:,} bytes of a file of {size:,}, limit {MAX_BYTES:,}")
+    if size < _LENGTH_BYTES or start > size or length > MAX_JSON_BYTES:
+        raise _damaged(path, f"its header claims {length:,} bytes of a file of {size:,}, limit {MAX_JSON_BYTES:,}")
     header = parse_json(stream.read(length), f"{path}, header")
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
@@ -147,3 +149,25 @@ def _of_another_architecture(path: Path, problem: str) -> CheckpointError:
     return CheckpointError(
         f"{path}: holds a model of another architecture ({problem}); use the configuration that it was saved with"
     )
+
+
+NOT_OURS = (".py", ".index.json", ".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def read_part(outline: torch.nn.Module, class_name: str, folder: Path) -> dict[str, Tensor]:
+    """Weights of one module, of the names and shapes that `outline` (on the meta device, so without memory) has.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or hostile, or of another class or architecture.
+    """
+    config = read_json(folder / "config.json")
+    named = config.get("_class_name")
+    if named != class_name or "auto_map" in config:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: names {'code' if 'auto_map' in config else f'class {named!r:.80}'}, but must "
+            f"be an {class_name} and name no code; do not use this folder"
+        )
+    stranger = next((path for path in sorted(folder.iterdir()) if path.name.endswith(NOT_OURS)), None)
+    if stranger is not None:
+        raise CheckpointError(f"{stranger}: code, pickles and split weights have no place here; do not use this folder")
+    return read_tensors(folder / "diffusion_pytorch_model.safetensors", outline.state_dict())

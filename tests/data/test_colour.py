@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from jeppa.data.colour import jitter_colours
+from jeppa.data.crops import jitter_colours
 
 
 def test_jitter_is_a_function_of_the_generator_and_stays_in_range():

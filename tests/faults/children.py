@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["jeppa.cli", "jeppa.demo", "jeppa.train", "torch.utils.tensorboard"]
+PRELOADED = ["jeppa.cli", "jeppa.lab.demo", "jeppa.train", "torch.utils.tensorboard"]
 CAP_DAC_OVERRIDE = 1 << 1
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 

@@ -5,13 +5,11 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from jeppa.bands import BandGaussian
 from jeppa.config import Likelihood
 from jeppa.data import known_gaussian
-from jeppa.gaussian import DiagonalGaussian, Predictive
-from jeppa.student_t import DiagonalStudentT
+from jeppa.distributions import BandGaussian, DiagonalGaussian, DiagonalStudentT, Predictive
 from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE
-from jeppa.vae.sigma import bounded_logvar
+from jeppa.vae.sigma_head import bounded_logvar
 
 LEAST_SIGMA = torch.tensor(-6.0).exp()
 

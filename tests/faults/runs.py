@@ -11,9 +11,9 @@ from torch import Tensor
 
 import jeppa.train.vae
 from jeppa.checkpoint import newest_checkpoint
+from jeppa.cli.flags import merged
 from jeppa.config import VAERun, dump_yaml, parse
 from jeppa.data import write_png
-from jeppa.flags import merged
 from jeppa.train import VAEObjective, train
 
 TENSOR_FILES = ("model", "ema", "optimizer")

@@ -17,7 +17,7 @@ import jeppa.train
 from jeppa.cli import run as command_line
 from jeppa.config import VAERun
 from jeppa.train import StepRecord, VAEObjective, train
-from jeppa.train.objective import Batch, Terms
+from jeppa.train.step import Batch, Terms
 
 # Each step of a save in its order: the file operation, and the path (a regular expression) before which to die.
 SUBSTEPS = (

@@ -44,14 +44,14 @@ from watch import Watch
 import jeppa
 from jeppa.checkpoint import verify
 from jeppa.cli import run as command_line
-from jeppa.cli.terminal import say_skipped
+from jeppa.cli.flags import say_skipped
 from jeppa.config import DiffusionRun, VAERun
 from jeppa.data import CropDataset, open_source, write_png
 from jeppa.data.decode import read_pixels
 from jeppa.diffusion import HeteroscedasticDDIMScheduler
 from jeppa.errors import CheckpointError, ConfigError, DataError, JeppaError, TrainingError
+from jeppa.files import parse_yaml
 from jeppa.pipeline import load_model
-from jeppa.strict_yaml import parse_yaml
 from jeppa.tensors import read_tensors
 from jeppa.train import VAEObjective, like_denoiser, train
 from jeppa.train.vae import initial_model
@@ -471,7 +471,7 @@ def test_F12_a_reader_that_fails_ends_the_run(
 
     Red without a timeout (it hangs), and when readers that ignore SIGTERM are not killed.
     """
-    monkeypatch.setattr("jeppa.train.workers.TIMEOUT", 3.0)
+    monkeypatch.setattr("jeppa.train.faults.TIMEOUT", 3.0)
     config = settings(photos, data={"workers": 2}, optim={"steps": 1000, "save_every": 1000})
     if fault == "hung":
         monkeypatch.setattr(CropDataset, "__getitem__", scenarios.hang)
@@ -637,8 +637,8 @@ def test_F19_disguised_and_foreign_formats(tmp_path: Path, monkeypatch: pytest.M
 
     Red when Pillow may choose among all its formats: then Ghostscript is asked for; and when remedies are exchanged.
     """
-    monkeypatch.setattr("jeppa.data.formats.find_spec", lambda name: None)
-    monkeypatch.setattr("jeppa.data.formats.features.check", lambda name: False)
+    monkeypatch.setattr("jeppa.data.decode.find_spec", lambda name: None)
+    monkeypatch.setattr("jeppa.data.decode.features.check", lambda name: False)
     files = {
         "SVG": (images.SVG, "SVG"),
         "EPS": (images.EPS, "EPS"),
@@ -920,7 +920,7 @@ def test_F29_bf16_autocast(seen: Seen) -> None:
 def test_F30_known_sigma_is_recovered(seen: Seen) -> None:
     """Synthetic images of known sigma: recovered within 10 %, chi2 in 0.9 to 1.1.
 
-    Here by a pointwise net; the sigma head itself is in the slow tests of tests/vae/test_likelihood.py, where two of
+    Here by a pointwise net; the sigma head itself is in the slow tests of tests/vae/test_likelihoods.py, where two of
     eight likelihoods miss it. Red when the residual is not squared, or the variance term is weighted.
     """
     error, chi2 = numerics.learn_sigma()

@@ -14,11 +14,10 @@ from jeppa.config import DiffusionRun, VAERun, load_run, parse
 from jeppa.data import open_source
 from jeppa.data.decode import read_pixels
 from jeppa.errors import JeppaError
-from jeppa.strict_json import parse_json
-from jeppa.strict_yaml import parse_yaml
+from jeppa.files import parse_json, parse_yaml
 from jeppa.tensors import read_tensors
 from jeppa.vae import HeteroscedasticVAE
-from jeppa.vae.interop import Description
+from jeppa.vae.codec import Description
 
 MAX_PIXELS = 1_000_000
 EXPECTED = {"weight": torch.zeros(2, 3), "steps": torch.zeros((), dtype=torch.int64)}

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jeppa.vae.curve import RisingCurve
-from jeppa.vae.sigma import LOGVAR_RANGE
+from jeppa.vae.sigma_head import LOGVAR_RANGE, RisingCurve
 
 PATH = Path(__file__).parents[2] / "results" / "calibration.py"
 spec = importlib.util.spec_from_file_location("calibration_study", PATH)

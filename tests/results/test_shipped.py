@@ -22,7 +22,7 @@ from shipped.lossy import CODECS, code  # noqa: E402
 from shipped.pictures import Pictures, draw, labels_by_share  # noqa: E402
 
 from jeppa.data import to_x, write_png  # noqa: E402
-from jeppa.evaluate import Evaluation  # noqa: E402
+from jeppa.lab.evaluate import Evaluation  # noqa: E402
 from jeppa.lpips import load_lpips  # noqa: E402
 from jeppa.pipeline import SamplerSettings, load_model  # noqa: E402
 

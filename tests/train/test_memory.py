@@ -9,7 +9,7 @@ from torch import Tensor
 
 from jeppa.config import VAERun, parse
 from jeppa.train import VAEObjective
-from jeppa.train.objective import Batch
+from jeppa.train.step import Batch
 
 LAYERS = {
     "pixel_unshuffle": 1, "block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4,

@@ -17,9 +17,8 @@ from jeppa.config import DiffusionRun, OptimConfig, RunConfig, VAERun, load_run,
 from jeppa.pipeline import load_model
 from jeppa.runtime import EXACT
 from jeppa.train import DiffusionObjective, VAEObjective, train
-from jeppa.train.failures import told_plainly
-from jeppa.train.objective import Objective
-from jeppa.train.step import Stepper, Taken, parts
+from jeppa.train.faults import told_plainly
+from jeppa.train.step import Objective, Stepper, Taken, parts
 
 BATCH = 7
 

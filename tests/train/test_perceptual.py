@@ -3,8 +3,8 @@ import torch
 
 from jeppa.config import VAERun, parse
 from jeppa.errors import ConfigError
+from jeppa.lpips import WeightsError
 from jeppa.train import VAEObjective
-from jeppa.weights import WeightsError
 
 
 def objective(weight: float, resolution: int = 32) -> VAEObjective:

@@ -1,4 +1,4 @@
-"""Training of a texture head: the VAE stays, each net learns from its own loss, and a stopped run goes on bit for bit."""
+"""Training of a texture head: the VAE stays, each net has its own loss, and a stopped run goes on bit for bit."""
 
 from pathlib import Path
 

@@ -7,10 +7,9 @@ import torch
 from jeppa.config import PRESETS, Likelihood
 from jeppa.errors import ConfigError, DataError
 from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE, load_folder, pad_to_multiple, save_folder
-from jeppa.vae.contrast import log_contrast
-from jeppa.vae.likelihood import faithful
+from jeppa.vae.likelihoods import faithful
 from jeppa.vae.linear_start import principal_components, start_linear
-from jeppa.vae.sigma import SigmaHead, bounded_logvar
+from jeppa.vae.sigma_head import SigmaHead, bounded_logvar, log_contrast
 
 
 @pytest.fixture(scope="module")

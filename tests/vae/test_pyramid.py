@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jeppa.config import VAEConfig
+from jeppa.config import VAEConfig, parse
 from jeppa.errors import ConfigError
 from jeppa.vae import HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.pyramid import PyramidAutoencoder
@@ -106,8 +106,4 @@ def test_checkpointed_gradients_are_the_same(trained: HeteroscedasticVAE) -> Non
 
 def test_other_levels_are_refused() -> None:
     with pytest.raises(ConfigError, match="pyramid has three levels"):
-        from jeppa.config import parse
-
         parse(VAEConfig, {**CONFIG.model_dump(), "pixel_unshuffle": 4, "block_out_channels": (16, 24)}, "test")
-
-

@@ -19,7 +19,9 @@ def textured(request: pytest.FixtureRequest) -> HeteroscedasticVAE:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = HeteroscedasticVAE("tiny" if request.param == "tiny" else CONFIG, "faithful", TextureConfig(channels=16))
+        model = HeteroscedasticVAE(
+            "tiny" if request.param == "tiny" else CONFIG, "faithful", TextureConfig(channels=16)
+        )
         assert model.texture_head is not None
         with torch.no_grad():
             model.texture_head.out.weight.normal_(std=1.0)

@@ -9,19 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jeppa.bands import BandGaussian
 from jeppa.config import PRESETS, Likelihood
 from jeppa.data import open_source, to_x
 from jeppa.data.images import fit
+from jeppa.distributions import BandGaussian, DiagonalGaussian
 from jeppa.errors import ConfigError, DataError
-from jeppa.gaussian import DiagonalGaussian
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE, Rows
-from jeppa.vae.pool import Plane, Pool
-from jeppa.vae.spans import OVERLAP, Span, spans, window
-from jeppa.vae.statistics import FixedStatistics, measure_statistics
-from jeppa.vae.tile_size import margin_for, tile_for
-from jeppa.vae.tiling import Tiling
+from jeppa.vae.blending import OVERLAP, Plane, Pool, Span, spans, window
+from jeppa.vae.tiling import FixedStatistics, Tiling, margin_for, measure_statistics, tile_for
 
 REACH = 17
 """Cells that the tiny decoder sees on every side: 10, behind it 6 of the sigma head, and a pixel of its contrast."""

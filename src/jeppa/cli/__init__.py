@@ -1,20 +1,165 @@
 """The command line: parse, make one library call, print. `jeppa --help` lists the commands.
 
 Exit codes: 0 done, 2 bad usage or input (one line), 1 a failure of ours, 130 or 143 after a signal.
+
+The commands that measure stand here, those that train models and make pictures in `jeppa.cli.core`. Every command
+imports what it needs when it runs: `jeppa --help` must not wait for torch.
 """
 
+import os
 import sys
 from pathlib import Path
 
 import cyclopts
 
-from jeppa.cli.making import generate, reconstruct
-from jeppa.cli.measuring import bench, calibrate, compare, evaluate
-from jeppa.cli.mixing import interpolate, mix
-from jeppa.cli.shipped import models
-from jeppa.cli.terminal import complain, console, say
-from jeppa.cli.training import train_app
+from jeppa.cli.core import generate, interpolate, mix, reconstruct, train_app
+from jeppa.cli.flags import complain, console, say, say_skipped
+from jeppa.config import parse
 from jeppa.errors import JeppaError
+
+
+def models() -> None:
+    """List the models that come with jeppa; `--model NAME` takes each of them, offline."""
+    from jeppa.shipped import SHIPPED
+
+    for model in SHIPPED:
+        figures = ", ".join(f"{name} {value:g}" for name, value in model.figures.items())
+        beside = "" if model.vae == model.name else f", on the latents of {model.vae}"
+        say(f"{model.name}: {model.about}")
+        say(f"  {model.kind}{beside}, {model.parameters / 1e6:.2f} M parameters, {model.megabytes:.1f} MB")
+        say(f"  trained on {model.data} ({model.licence})")
+        say(f"  on held-out pictures: {figures}")
+        say(f"  card: {model.folder / 'README.md'}")
+
+
+SPOKEN = (
+    "psnr", "ssim", "delta_e2000", "lpips_alex", "elbo_bpd", "rate_bpd", "webp_bpd", "ence", "ence_constant", "ause",
+    "ause_sobel", "sigma_error_spearman", "coverage_90", "chi2",
+)  # fmt: skip
+
+
+def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
+    """Measure a VAE on images it was not trained on; writes metrics.json.
+
+    Args:
+        model: run folder, exported folder or name of a shipped model.
+        data: folder, zip file or builtin:photos.
+        out: JSON file to write.
+        resolution: side of the centred square to measure; whole images unless given.
+        split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+    """
+    from jeppa.data import open_source
+    from jeppa.lab.evaluate import evaluate as measure
+    from jeppa.lab.evaluate import write_metrics
+    from jeppa.pipeline import load_model
+
+    loaded = load_model(model)
+    source = open_source(data, split)  # type: ignore[arg-type]
+    say_skipped(source)
+    evaluation = measure(loaded.codec.vae, source, resolution, str(model))
+    write_metrics(evaluation, out)
+    reasons = evaluation.metrics["reasons"]
+    for key in SPOKEN:
+        value = evaluation.metrics[key]
+        say(f"{key}: {f'not measured, {reasons[key]}' if value is None else value}")
+    say(f"metrics: {out}")
+
+
+def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
+    """Fit the size of sigma to images and export the model with it; reconstructions stay as they are.
+
+    Choose images of the kind that the model will be used on and was not trained on, at the size that they will have. A
+    rising curve takes the place of what an earlier calibration left.
+
+    Args:
+        model: run folder, exported folder or shipped name of a VAE with a sigma head.
+        data: folder, zip file or builtin:photos.
+        out: folder to write; opens like the run folder.
+        resolution: side of the centred square of each image; whole images unless given.
+        split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+    """
+    from jeppa.data import open_source
+    from jeppa.files import make_folder
+    from jeppa.lab.calibrate import calibrate as fit_sigma
+    from jeppa.pipeline import load_model
+
+    codec = load_model(model).codec
+    source = open_source(data, split)  # type: ignore[arg-type]
+    say_skipped(source)
+    factor = fit_sigma(codec.vae, [(source, resolution)])
+    make_folder(out)
+    codec.save(out)
+    say(f"sigma: times {factor:.2f} in the middle, a curve fitted on {len(source)} images")
+    say(f"model: {out}")
+
+
+def compare(
+    *,
+    data: str,
+    out: Path,
+    arms: str = "fixed,shared,nll,beta-nll,faithful",
+    seeds: str = "0,1,2",
+    steps: int = 2000,
+    preset: str = "small",
+    resolution: int = 64,
+    batch_size: int = 8,
+    images: int = 96,
+    evaluate_at: int | None = None,
+    jobs: int | None = None,
+) -> None:
+    """Train several likelihoods at one budget and compare them in pairs.
+
+    All arms get the same crops, steps and seeds, and beta is adapted until the latents of all cost the same rate.
+    Writes compare.json, compare.html and a run folder for each arm and seed; a comparison that was stopped goes on,
+    and more arms or seeds can be added later.
+
+    Args:
+        data: folder, zip file or builtin:photos.
+        out: folder to write.
+        arms: likelihoods, separated by commas, or with +lpips behind; shared, or else the first, is the reference.
+        seeds: one run of each arm for each.
+        steps: optimizer steps of each run.
+        preset: architecture.
+        resolution: side of a training crop in pixels.
+        batch_size: crops in a step.
+        images: measure on at most this many held-out pictures.
+        evaluate_at: side of the centred square to measure; whole pictures unless given.
+        jobs: runs at a time; one for each core unless given.
+    """
+    from jeppa.lab.compare import Comparison
+    from jeppa.lab.compare import compare as run_comparison
+    from jeppa.lab.compare.run import default_jobs
+
+    values = {
+        "data": data, "arms": _listed(arms), "seeds": _listed(seeds), "steps": steps, "preset": preset,
+        "resolution": resolution, "batch_size": batch_size, "images": images, "evaluate_at": evaluate_at,
+    }  # fmt: skip
+    comparison = parse(Comparison, values, "flags")
+    command = f"jeppa compare {' '.join(sys.argv[2:])}" if sys.argv[1:2] == ["compare"] else ""
+    say(f"report: {run_comparison(comparison, out, console, jobs or default_jobs(), command)}")
+
+
+def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,growth", alternations: int = 5) -> None:
+    """Time jeppa beside diffusers as it comes, on this machine; writes JSON and, beside it, a Markdown table.
+
+    Args:
+        out: JSON file to write.
+        only: which of sd, training, sampling and growth, separated by commas.
+        alternations: timed pairs of each comparison.
+    """
+    from jeppa.lab.bench import run_benches
+
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    command = f"{f'ONEDNN_MAX_CPU_ISA={limit} ' if limit else ''}jeppa {' '.join(sys.argv[1:])}"
+    for row in run_benches(_listed(only), alternations, out, command):
+        say(f"{row.name}: {row.ratio:.3g} [{row.ratio_min:.3g}, {row.ratio_max:.3g}]  {row.note}")
+    say(f"table: {out.with_suffix('.md')}")
+
+
+def _listed(text: str) -> list[str]:
+    """The entries of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
 
 app = cyclopts.App(
     name="jeppa",
@@ -34,7 +179,7 @@ def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
         out: folder to write; a demo that was stopped goes on where it was.
         seed: seed of everything.
     """
-    from jeppa.demo import run_demo
+    from jeppa.lab.demo import run_demo
 
     say(f"report: {run_demo(out, seed, console)}")
 
@@ -55,7 +200,7 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BaseException as error:
-        from jeppa.memory import lacks_memory
+        from jeppa.machine import lacks_memory
         from jeppa.train import Interrupted
 
         if isinstance(error, Interrupted):

@@ -1,9 +1,8 @@
 from .crops import CropDataset, CropSample, DecodedImages, check_resolution, decoded_images, evaluation_images
 from .decode import read_pixels
-from .images import fit, read_image, to_pixels, to_x
+from .images import fit, read_image, read_settings, to_pixels, to_x, write_png
 from .limited import read_pixels_limited
-from .png import read_settings, write_png
-from .refs import ImageRef, Skipped
+from .listing import ImageRef, Skipped
 from .sources import ImageSource, open_source
 from .synthetic import (
     SyntheticBands,

@@ -2,6 +2,8 @@
 
 A training sample is a pure function of (source, seed, position): no state passes from one sample to the
 next, so that any number of workers gives the same samples and training resumes at any position.
+
+Colours change at random if asked, so that a model trained on few pictures does not learn them by heart.
 """
 
 import math
@@ -11,20 +13,47 @@ from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from jeppa.config import DataConfig
-from jeppa.data.colour import jitter_colours
 from jeppa.data.images import fit, to_x
 from jeppa.data.patterns import draw_pattern
 from jeppa.data.sources import ImageSource
 from jeppa.errors import ConfigError
 
+MAX_SATURATION = 1.4
+MAX_SHIFT = 0.6
+
+
+def jitter_colours(x: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
+    """Exchange channels half of the time; change saturation, contrast and brightness.
+
+    Args:
+        x: `[3,H,W]` in [-1,1].
+        strength: 0 to 1. At 1 saturation is scaled by 0 to 1.4 and contrast by 1/e to e, and brightness is shifted
+            by up to 0.6; channels are exchanged in 50 % of the pictures at any strength above 0.
+        rng: all the randomness; a fixed number of draws.
+
+    Returns:
+        The same shape, clamped to [-1,1].
+    """
+    order, exchanged = rng.permutation(3), rng.random() < 0.5
+    saturation = 1.0 + strength * (rng.uniform(0.0, MAX_SATURATION) - 1.0)
+    contrast = math.exp(strength * rng.uniform(-1.0, 1.0))
+    shift = strength * rng.uniform(-MAX_SHIFT, MAX_SHIFT)
+    if exchanged:
+        x = x[torch.from_numpy(order)]
+    grey = x.mean(0, keepdim=True)
+    x = grey + saturation * (x - grey)
+    middle = x.mean()
+    return (middle + contrast * (x - middle) + shift).clamp(-1.0, 1.0)
+
+
 REDUCING_GAP = 2.0
 """Shrink by box averaging to this multiple of the final size before Lanczos: several times faster."""
-
 _BYTES_PER_PIXEL = 4  # Pillow stores RGB in 32 bits
 
 
@@ -119,7 +148,7 @@ class CropDataset(Dataset[CropSample]):
         seed: not negative.
         min_view: smallest view as a fraction of the short side; 0 allows native pixels.
         flip: whether to mirror half of the crops.
-        colour_jitter: strength of a random change of colours, 0 (none) to 1, see `jeppa.data.colour`.
+        colour_jitter: strength of a random change of colours, 0 (none) to 1, see `jeppa.data.crops`.
         patterns: share of crops, 0 to 1, that are drawn instead of cut, see `jeppa.data.patterns`.
         decoded: images that several data sets share; without it none is kept.
 

@@ -2,13 +2,26 @@
 
 Inside the package an image is x, float32 `[3,H,W]` in [-1,1]; `jeppa.data.decode` gives 8-bit sRGB "pixels", uint8
 `[H,W,3]`.
+
+Finished pictures as PNG files that carry the settings that made them.
+
+The settings are JSON in a PNG text chunk under the key "jeppa"; viewers ignore it, `read_settings` reads it
+back, and a picture therefore explains itself wherever it is copied to.
+
+Contact sheets and colour-mapped sigma maps: several pictures as one array of pixels.
 """
 
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from jeppa.data.decode import Pixels, read_pixels
@@ -51,3 +64,103 @@ def fit(pixels: Pixels, resolution: int) -> Pixels:
     left, top = (width - side) // 2, (height - side) // 2
     square = Image.fromarray(pixels[top : top + side, left : left + side])
     return np.array(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
+
+
+SETTINGS_KEY = "jeppa"
+
+
+def write_png(image: Tensor | Pixels, path: Path, settings: Mapping[str, str] | None = None) -> None:
+    """Write a PNG atomically: a reader sees the old file or the whole new one, whatever happens between.
+
+    Args:
+        image: x, float `[3,H,W]` in [-1,1], or pixels, uint8 `[H,W,3]`.
+        path: the file to write or replace; its folder must exist.
+        settings: what made the picture, for `read_settings`.
+
+    Raises:
+        DataError: if `image` is no image, or the file cannot be written; no partial file is left.
+    """
+    pixels = to_pixels(image) if isinstance(image, Tensor) else image
+    chunks = PngImagePlugin.PngInfo()
+    if settings is not None:
+        chunks.add_text(SETTINGS_KEY, json.dumps(dict(settings)))
+    # In the same folder, because os.replace is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=chunks)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or "write failed"
+        raise DataError(f"{str(path)!r}: cannot be written ({reason}); check the folder and free space") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """Read the settings that `write_png` put into a PNG.
+
+    Raises:
+        DataError: if the file is no PNG, or carries no settings of jeppa.
+    """
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            text = image.info.get(SETTINGS_KEY)
+        settings = None if text is None else json.loads(text)
+    except (OSError, SyntaxError, ValueError, RecursionError, Image.DecompressionBombError) as error:
+        raise DataError(f"{str(path)!r}: no readable PNG with settings; pass a PNG that jeppa wrote") from error
+    if not isinstance(settings, dict):
+        raise DataError(f"{str(path)!r}: carries no jeppa settings; pass a PNG that jeppa wrote")
+    return {str(key): str(value) for key, value in settings.items()}
+
+
+GAP = 2
+BACKGROUND = 255
+SIGMA_SCALE = 32.0
+COLORMAP = "magma"
+Levels = npt.NDArray[np.float32]
+
+
+def contact_sheet(rows: Sequence[Sequence[Tensor | Pixels]]) -> Pixels:
+    """Rows of pictures of one size, two white pixels apart, as uint8 `[H,W,3]`.
+
+    Args:
+        rows: pictures as x (`[3,H,W]` in [-1,1]) or pixels (uint8 `[H,W,3]`); rows may differ in length.
+    """
+    cells = [[to_pixels(cell) if isinstance(cell, Tensor) else cell for cell in row] for row in rows]
+    height, width = cells[0][0].shape[:2]
+    columns = max(len(row) for row in cells)
+    shape = (len(cells) * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3)
+    sheet = np.full(shape, BACKGROUND, np.uint8)
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            top, left = i * (height + GAP), j * (width + GAP)
+            sheet[top : top + height, left : left + width] = cell
+    return sheet
+
+
+def sigma_levels(logvar: Tensor) -> Levels:
+    """The sigma map of one image in 8-bit grey levels, float32 `[H,W]`.
+
+    Args:
+        logvar: `[3,H,W]` of x in [-1,1]; the colours' variances are averaged before the root.
+    """
+    sigma = logvar.float().exp().mean(0).sqrt() * LEVELS_PER_UNIT
+    return np.asarray(sigma.cpu().numpy(), np.float32)
+
+
+def error_levels(x: Tensor, mean: Tensor) -> Levels:
+    """Absolute error of one image in 8-bit grey levels, mean over colours, float32 `[H,W]` from `[3,H,W]`."""
+    error = (x - mean.clamp(-1.0, 1.0)).abs().mean(0) * LEVELS_PER_UNIT
+    return np.asarray(error.cpu().numpy(), np.float32)
+
+
+def colour_map(levels: Levels, full_scale: float = SIGMA_SCALE) -> Pixels:
+    """Levels `[H,W]` as magma-coloured pixels `[H,W,3]`: black is 0, pale yellow `full_scale` and above."""
+    shown = matplotlib.colormaps[COLORMAP](np.clip(levels / full_scale, 0.0, 1.0), bytes=True)
+    return np.asarray(shown[..., :3], np.uint8)
+
+
+def reconstruction_rows(x: Tensor, mean: Tensor, logvar: Tensor) -> list[list[Tensor | Pixels]]:
+    """Rows for a sheet, from batches `[B,3,H,W]`: originals, reconstructions, sigma maps."""
+    sigma: list[Tensor | Pixels] = [colour_map(sigma_levels(one)) for one in logvar]
+    return [list(torch.unbind(x)), list(torch.unbind(mean)), sigma]

@@ -9,8 +9,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+FloatArray = npt.NDArray[np.float64]
 
 LEAST_PERIOD, LARGEST_PERIOD = 2.0, 64.0
 """Of stripes, in pixels."""
@@ -35,29 +38,32 @@ def draw_pattern(side: int, rng: np.random.Generator) -> Tensor:
     return first + (second - first) * share
 
 
-def _plain(side: int, rng: np.random.Generator) -> np.ndarray:
+def _plain(side: int, rng: np.random.Generator) -> FloatArray:
     return np.zeros((side, side))
 
 
-def _gradient(side: int, rng: np.random.Generator) -> np.ndarray:
+def _gradient(side: int, rng: np.random.Generator) -> FloatArray:
     across = _across(side, rng)
-    return (across - across.min()) / np.ptp(across)
+    share: FloatArray = (across - across.min()) / np.ptp(across)
+    return share
 
 
-def _stripes(side: int, rng: np.random.Generator) -> np.ndarray:
+def _stripes(side: int, rng: np.random.Generator) -> FloatArray:
     """Smooth or sharp stripes of any direction, half of them level or upright."""
     period = math.exp(rng.uniform(math.log(LEAST_PERIOD), math.log(LARGEST_PERIOD)))
     wave = np.sin(2.0 * math.pi * (_across(side, rng) / period + rng.uniform()))
     sharpness = rng.uniform(1.0, 8.0)
-    return 0.5 + 0.5 * np.clip(sharpness * wave, -1.0, 1.0)
+    share: FloatArray = 0.5 + 0.5 * np.clip(sharpness * wave, -1.0, 1.0)
+    return share
 
 
-def _net(side: int, rng: np.random.Generator) -> np.ndarray:
+def _net(side: int, rng: np.random.Generator) -> FloatArray:
     """Wires of two directions on a plain ground."""
-    return np.maximum(_stripes(side, rng) ** 4, _stripes(side, rng) ** 4)
+    share: FloatArray = np.maximum(_stripes(side, rng) ** 4, _stripes(side, rng) ** 4)
+    return share
 
 
-def _strokes(side: int, rng: np.random.Generator) -> np.ndarray:
+def _strokes(side: int, rng: np.random.Generator) -> FloatArray:
     """Straight strokes of one width, as letters have them, with smooth edges."""
     fine = side * OVERSAMPLING
     down, across = np.mgrid[:fine, :fine] / OVERSAMPLING
@@ -69,14 +75,16 @@ def _strokes(side: int, rng: np.random.Generator) -> np.ndarray:
         along = (down - top) * math.sin(turn) + (across - left) * math.cos(turn)
         beside = (across - left) * math.sin(turn) - (down - top) * math.cos(turn)
         drawn |= (np.abs(along) < length / 2.0) & (np.abs(beside) < width / 2.0)
-    return drawn.reshape(side, OVERSAMPLING, side, OVERSAMPLING).mean((1, 3))
+    share: FloatArray = drawn.reshape(side, OVERSAMPLING, side, OVERSAMPLING).mean((1, 3))
+    return share
 
 
-def _across(side: int, rng: np.random.Generator) -> np.ndarray:
+def _across(side: int, rng: np.random.Generator) -> FloatArray:
     """Pixels along a random direction, `[side,side]`."""
     turn = rng.integers(2) * math.pi / 2.0 if rng.random() < 0.5 else rng.uniform(0.0, math.pi)
     down, across = np.mgrid[:side, :side]
-    return down * math.sin(turn) + across * math.cos(turn)
+    distance: FloatArray = down * math.sin(turn) + across * math.cos(turn)
+    return distance
 
 
-KINDS: tuple[Callable[[int, np.random.Generator], np.ndarray], ...] = (_plain, _gradient, _stripes, _net, _strokes)
+KINDS: tuple[Callable[[int, np.random.Generator], FloatArray], ...] = (_plain, _gradient, _stripes, _net, _strokes)

@@ -12,11 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from jeppa.data.archives import list_zip
-from jeppa.data.builtin import HELDOUT_SCENES, list_builtin
 from jeppa.data.decode import open_header, read_pixels
-from jeppa.data.folders import list_folder
-from jeppa.data.refs import ImageRef, Listing, Skipped
+from jeppa.data.listing import HELDOUT_SCENES, ImageRef, Listing, Skipped, list_builtin, list_folder, list_zip
 from jeppa.errors import ConfigError, DataError
 
 Split = Literal["train", "heldout", "all"]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jeppa.bands import CELL, BandGaussian
 from jeppa.config import Basis
 from jeppa.data.images import LEVELS_PER_UNIT
+from jeppa.distributions import CELL, BandGaussian
 from jeppa.errors import ConfigError
 
 SIGMA_LEVELS = (1.0, 25.0)
@@ -78,7 +78,7 @@ def known_bands(count: int, size: int, seed: int, basis: Basis) -> SyntheticBand
 
 
 def known_band_logvar(mean: Tensor) -> Tensor:
-    """The true log-variance of each coefficient, in the layout of `jeppa.bands`, where the true mean is `mean`.
+    """The true log-variance of each coefficient, in the layout of `jeppa.distributions`, where the true mean is `mean`.
 
     log sigma runs along sin(pi * cell mean) as `known_logvar` does for pixels, less a part that grows with the
     frequency up to `BAND_DECAY`.

@@ -1,8 +1,18 @@
 """Diffusion in latent space: schedule, denoiser with its variance, loss, DDIM. A latent is just a tensor."""
 
-from jeppa.diffusion.ddim import ddim_step, ddim_variance, x0_share
-from jeppa.diffusion.denoiser import Denoiser, guided, make_unet, null_label
-from jeppa.diffusion.interop import (
+from jeppa.diffusion.ddim import (
+    DDIM,
+    SamplerStep,
+    ddim_step,
+    ddim_variance,
+    generators_for,
+    initial_noise,
+    invert_ddim,
+    sample_ddim,
+    x0_share,
+)
+from jeppa.diffusion.denoiser import Denoiser, VarianceHead, guided, make_unet, null_label
+from jeppa.diffusion.folder import (
     DESCRIPTION,
     DenoiserAbout,
     load_denoiser,
@@ -10,13 +20,17 @@ from jeppa.diffusion.interop import (
     read_description,
     save_denoiser,
 )
-from jeppa.diffusion.inversion import invert_ddim
-from jeppa.diffusion.loss import denoising_loss, drop_labels, sample_timesteps
-from jeppa.diffusion.prediction import Denoise, Prediction, add_noise, target
-from jeppa.diffusion.sampler import DDIM, SamplerStep, generators_for, initial_noise, sample_ddim
+from jeppa.diffusion.prediction import (
+    Denoise,
+    Prediction,
+    add_noise,
+    denoising_loss,
+    drop_labels,
+    sample_timesteps,
+    target,
+)
 from jeppa.diffusion.schedule import Spacing, Timesteps, alpha_bars, make_scheduler, timesteps
 from jeppa.diffusion.scheduler import HeteroscedasticDDIMScheduler
-from jeppa.diffusion.variance import VarianceHead
 
 __all__ = [
     "DDIM",

@@ -20,8 +20,8 @@ from jeppa.config import PredictionKind
 from jeppa.diffusion.ddim import check_eta, check_temperature, ddim_step, is_warm
 from jeppa.diffusion.prediction import Prediction, add_noise, check_kind, target
 from jeppa.diffusion.schedule import Spacing, Timesteps, timesteps
+from jeppa.distributions import standard_normal
 from jeppa.errors import ConfigError
-from jeppa.gaussian import standard_normal
 
 
 class HeteroscedasticDDIMScheduler(SchedulerMixin, ConfigMixin):

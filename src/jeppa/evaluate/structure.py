@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jeppa.data.images import LEVELS_PER_UNIT
-from jeppa.evaluate.metrics import check_same_shape
+from jeppa.lab.metrics import check_same_shape
 
 STRONG_EDGE = 16.0
 """8-bit levels per pixel of the Sobel gradient: a sharp step of 32 levels reaches it on both sides."""

@@ -1,12 +1,9 @@
 """From a folder to a working model: reconstruct, sigma map, generate, interpolate, mix."""
 
-from jeppa.pipeline.batches import at_once
+from jeppa.config import DDIMSettings, SamplerSettings
 from jeppa.pipeline.loading import about_denoiser, describe_denoiser, load_model
 from jeppa.pipeline.mixing import Method, between, even_shares, fuse, slerp
-from jeppa.pipeline.model import Model, Sample
-from jeppa.pipeline.preview import Preview
-from jeppa.pipeline.uncertainty import Uncertainty, uncertainty
-from jeppa.sampling import DDIMSettings, SamplerSettings
+from jeppa.pipeline.model import Model, Preview, Sample, Uncertainty, at_once, uncertainty
 
 __all__ = [
     "DDIMSettings",

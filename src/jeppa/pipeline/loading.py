@@ -13,13 +13,11 @@ from jeppa.checkpoint import Checkpoint, is_checkpoint, newest_checkpoint, open_
 from jeppa.config import DiffusionRun, Precision, Settings, TextureRun, VAERun, load_run, parse
 from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, make_scheduler, read_description
 from jeppa.errors import CheckpointError, ConfigError
-from jeppa.latent import LatentCodec, LatentStats
 from jeppa.pipeline.model import Model
-from jeppa.pipeline.speed import denoiser_runtime, vae_runtime
-from jeppa.runtime import prepare
+from jeppa.runtime import denoiser_runtime, prepare, vae_runtime
 from jeppa.shipped import SHIPPED, find_shipped
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder
-from jeppa.vae.interop import NOT_A_FOLDER
+from jeppa.vae.codec import NOT_A_FOLDER, LatentCodec, LatentStats
 
 Net = TypeVar("Net", bound=nn.Module)
 

@@ -13,11 +13,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from jeppa.config import DDIMSettings
+from jeppa.distributions import DiagonalGaussian, Predictive
 from jeppa.errors import ConfigError
-from jeppa.gaussian import DiagonalGaussian, Predictive
-from jeppa.pipeline.batches import at_once
-from jeppa.pipeline.model import Model
-from jeppa.sampling import DDIMSettings
+from jeppa.pipeline.model import Model, at_once
 from jeppa.vae import FACTOR
 
 Method = Literal["fade", "fuse", "morph"]

@@ -1,6 +1,31 @@
-"""A working model: a VAE with its latent statistics and, from a diffusion run, the denoiser."""
+"""A working model: a VAE with its latent statistics and, from a diffusion run, the denoiser.
 
-from collections.abc import Callable, Iterator, Sequence
+How many pictures are made at once, and what is said where even these do not fit in memory.
+
+A VAE works in tiles, so its memory stays flat. A denoiser does not: its attention sees the whole picture, and what it
+keeps grows with the pixels of all pictures of a batch.
+
+How unsure the denoiser was of a sample: one number for each, for ranking and rejection.
+
+Of five candidates the mean variance found bad samples best, ahead of means of its logarithm over all steps or the
+first, middle or last third of them (`results/sampler.md`).
+
+A sampling step in pictures: the decoded estimate, and how far off every pixel of it may be.
+
+The law of total variance, over what the denoiser does not know about x0 and what the decoder does not know about x:
+
+    Var[x] = E[Var[x|x0]] + Var[E[x|x0]],    x0 ~ N(estimate, Var[x0|zt]).
+
+The first part is the decoder's variance at the estimate. The second is measured with K antithetic pairs, half the
+difference of D(estimate + s) and D(estimate - s) squared, with s the deviation times a random sign for each element.
+That is exact in the mean for a decoder that is linear over this distance. Signs need far fewer pairs than normal
+draws, because what an element adds by itself is the same in each pair and only cross terms must average out; the mean
+over cells of 8x8 pixels evens out most of these.
+
+Source of the estimator: Hutchinson, Communications in Statistics 19(2), 1990.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +34,14 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from jeppa.config import MAX_SIDE
+from jeppa.config import MAX_SIDE, DDIMSettings, SamplerSettings
 from jeppa.data.decode import Pixels
 from jeppa.data.images import to_x
 from jeppa.diffusion import (
     DDIM,
     Denoise,
     Denoiser,
+    Prediction,
     SamplerStep,
     generators_for,
     guided,
@@ -23,14 +49,130 @@ from jeppa.diffusion import (
     invert_ddim,
     sample_ddim,
 )
+from jeppa.distributions import DiagonalGaussian
 from jeppa.errors import CheckpointError, ConfigError
-from jeppa.gaussian import DiagonalGaussian
-from jeppa.latent import LatentCodec
-from jeppa.pipeline.batches import at_once, told_plainly
-from jeppa.pipeline.preview import Preview, preview
-from jeppa.pipeline.uncertainty import Uncertainty
-from jeppa.sampling import DDIMSettings, SamplerSettings
+from jeppa.machine import lacks_memory
 from jeppa.vae import FACTOR, Rows
+from jeppa.vae.codec import LatentCodec
+
+BATCH = 16
+PIXELS = BATCH * 512**2
+"""Of a batch: decoded, with their log-variance, pictures of so many pixels take 96 MiB."""
+
+
+def at_once(side: int) -> int:
+    """How many pictures of this many pixels a side are made at once: 16 up to 512, one from 2048 on."""
+    return max(1, min(BATCH, PIXELS // side**2))
+
+
+def told_plainly(denoise: Denoise) -> Denoise:
+    """`denoise`, with a lack of memory told in one line.
+
+    Raises:
+        ConfigError: in the call, the pictures do not fit in memory.
+    """
+
+    def told(zt: Tensor, t: Tensor) -> Prediction:
+        try:
+            return denoise(zt, t)
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+        count, _, height, width = zt.shape
+        raise ConfigError(
+            f"pictures of {FACTOR * width}x{FACTOR * height} pixels, {count} at once, do not fit in memory: a denoiser "
+            "sees them whole, not in tiles; take a smaller --resolution, or free some memory"
+        )
+
+    return told
+
+
+def step_uncertainty(x0_variance: Tensor) -> Tensor:
+    """What one step adds to the score, `[B]`: the mean of Var[x0|zt], `[B,C,h,w]`, over its elements."""
+    return x0_variance.double().flatten(1).mean(1)
+
+
+class Uncertainty:
+    """The running score of a batch, fed step by step: the mean over the steps of `step_uncertainty`."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+        self._steps = 0
+
+    def add(self, step: SamplerStep) -> None:
+        """Count one step in.
+
+        Raises:
+            CheckpointError: the denoiser predicts no variance.
+        """
+        if step.x0_variance is None:
+            raise CheckpointError("the denoiser predicts no variance, so its samples have no score: train a head")
+        found = step_uncertainty(step.x0_variance)
+        self._total = found if self._total is None else self._total + found
+        self._steps += 1
+
+    def score(self) -> Tensor:
+        """The score so far, float64 `[B]`; higher is less certain."""
+        return torch.empty(0, dtype=torch.float64) if self._total is None else self._total / self._steps
+
+
+def uncertainty(steps: Iterable[SamplerStep]) -> Tensor:
+    """Score of samples from all steps that made them, float64 `[B]`; higher is less certain."""
+    running = Uncertainty()
+    for step in steps:
+        running.add(step)
+    return running.score()
+
+
+PAIRS = 4
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A sampling step in pictures.
+
+    Args:
+        step: the step.
+        estimate: its x0 decoded, `[B,3,H,W]`.
+        sigma: standard deviation of each pixel in units of x, same shape; None from a net without a variance.
+    """
+
+    step: SamplerStep
+    estimate: Tensor
+    sigma: Tensor | None
+
+
+def preview(codec: LatentCodec, step: SamplerStep) -> Preview:
+    """Decode a step's estimate and its uncertainty; 1 + 2 * PAIRS decodings, and no noise of the sampler."""
+    decoded = codec.decode(step.x0)
+    if step.x0_variance is None:
+        return Preview(step, decoded.mean, None)
+    variance = decoded.var + variance_through(codec, step.x0, step.x0_variance)
+    return Preview(step, decoded.mean, variance.sqrt())
+
+
+def variance_through(codec: LatentCodec, x0: Tensor, x0_variance: Tensor, pairs: int = PAIRS) -> Tensor:
+    """Variance of the decoder's mean when x0 has the given variance, `[B,3,H,W]`, constant in cells of 8x8 pixels.
+
+    The signs are the same for every sample and every step: a map does not depend on its batch, and from step to step it
+    changes only with what is known.
+
+    Args:
+        codec: the frozen VAE.
+        x0: standardised latents `[B,C,h,w]`.
+        x0_variance: variance of each element, same shape.
+        pairs: antithetic pairs K, at least 1.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    deviation = x0_variance.sqrt()
+    total = torch.zeros(()).to(x0)
+    for _ in range(pairs):
+        signs = torch.randint(2, x0.shape[1:], generator=generator).to(x0) * 2.0 - 1.0
+        shift = deviation * signs
+        half = (codec.decode(x0 + shift).mean - codec.decode(x0 - shift).mean) / 2.0
+        total = total + F.avg_pool2d(half.square(), FACTOR)
+    return F.interpolate(total / pairs, scale_factor=FACTOR, mode="nearest")
 
 
 @dataclass(frozen=True)

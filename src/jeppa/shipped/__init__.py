@@ -11,7 +11,7 @@ from typing import Literal
 from jeppa.checkpoint import sha256
 from jeppa.config import Settings, parse
 from jeppa.errors import CheckpointError
-from jeppa.strict_json import read_json
+from jeppa.files import read_json
 
 ROOT = Path(__file__).parent
 CATALOGUE = ROOT / "models.json"

@@ -1,10 +1,10 @@
 """Tells pictures from textured reconstructions, place by place, by how each departs from the mean.
 
 A U-Net, so that its verdict has a place (Schönfeld et al., arXiv 2002.12655), given what the generator knows: the mean
-and sigma. Verdicts are compared in pairs of one place, real against made (the relativistic pairing of Jolicoeur-Martineau,
-arXiv 1807.00734), which asks for texture of the right kind *here*. In place of a gradient penalty, whose second
-derivatives cost three passes, the verdict must not change under a little noise (Lin et al., arXiv 2501.08316,
-section 3.4).
+and sigma. Verdicts are compared in pairs of one place, real against made (the relativistic pairing of
+Jolicoeur-Martineau, arXiv 1807.00734), which asks for texture of the right kind *here*. A gradient penalty would need
+second derivatives; instead the verdict must not change under a little noise (Lin et al., arXiv 2501.08316, section
+3.4).
 """
 
 import torch

@@ -3,11 +3,15 @@
     for record in train(VAEObjective(config), config, Path("run")): ...
 
 All randomness is a function of (seed, step), so a resumed run takes the same steps as an uninterrupted one.
+
+Each record goes to `log.jsonl` and TensorBoard too.
 """
 
+import json
 import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +19,68 @@ import torch
 from accelerate import Accelerator, PartialState
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from torch.utils.tensorboard import SummaryWriter
 
 from jeppa.config import RunConfig
 from jeppa.errors import TrainingError
+from jeppa.files import write_text_atomically
 from jeppa.runtime import lay_out
-from jeppa.train.changes import Change
-from jeppa.train.failures import told_plainly
-from jeppa.train.interrupt import StopSignal
-from jeppa.train.lock import RunLock
-from jeppa.train.nonfinite import BAD_STEPS_IN_A_ROW, blame, explosion, refuse_to_keep
-from jeppa.train.objective import Objective, Terms
-from jeppa.train.record import RunLog, StepRecord
-from jeppa.train.run_folder import open_run, publish, restore, store
-from jeppa.train.step import Stepper, training_runtime
+from jeppa.train.faults import BAD_STEPS_IN_A_ROW, RunLock, StopSignal, blame, explosion, refuse_to_keep, told_plainly
+from jeppa.train.run_folder import Change, open_run, publish, restore, store
+from jeppa.train.step import Objective, Stepper, Terms, training_runtime
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What the caller of the loop learns after each step.
+
+    Args:
+        step: steps taken so far, from 1.
+        total: steps of the whole run.
+        images: images seen so far.
+        images_per_second: in this run of the loop.
+        figures: the content of the line just logged; empty on steps without a line.
+        note: something worth telling a person, or empty.
+    """
+
+    step: int
+    total: int
+    images: int
+    images_per_second: float
+    figures: dict[str, float]
+    note: str = ""
+
+
+class RunLog:
+    """Appends to `log.jsonl` and to TensorBoard; on resume, forgets what the lost steps wrote."""
+
+    def __init__(self, run: Path, start: int) -> None:
+        self._path = run / "log.jsonl"
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        kept = [line for line in lines if _logged_step(line) <= start]
+        write_text_atomically(self._path, "".join(line + "\n" for line in kept))
+        self._board = SummaryWriter(str(run), purge_step=start + 1)
+
+    def write(self, figures: dict[str, float]) -> None:
+        """Append one line; `figures` has a `step`."""
+        rounded = {key: value if isinstance(value, int) else float(f"{value:.6g}") for key, value in figures.items()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rounded) + "\n")
+        for key, value in figures.items():
+            if key != "step":
+                self._board.add_scalar(key, value, int(figures["step"]))
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        self._board.close()
+
+
+def _logged_step(line: str) -> float:
+    """The step of a log line; a half-written one counts as lost."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def train(

@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 from jeppa.config import TextureRun
 from jeppa.data import decoded_images, evaluation_images, open_source, write_png
-from jeppa.data.sheet import contact_sheet
-from jeppa.gaussian import standard_normal
-from jeppa.latent import LatentCodec
+from jeppa.data.images import contact_sheet
+from jeppa.distributions import standard_normal
 from jeppa.lpips import load_lpips
 from jeppa.train.diffusion import weights_hash
 from jeppa.train.discriminator import INPUTS, PENALTY_NOISE, Discriminator, pairing_loss
-from jeppa.train.objective import Batch, Objective, Terms
+from jeppa.train.step import Batch, Objective, Terms
 from jeppa.train.vae import crop_batches, images_seen
 from jeppa.vae import FACTOR
+from jeppa.vae.codec import LatentCodec
 from jeppa.vae.nets import decode_features
 from jeppa.vae.texture import TextureHead, add_texture
 
@@ -38,6 +38,9 @@ class TextureObjective(Objective):
         config: all settings of the run.
         codec: the VAE, which stays as it is.
     """
+
+    older: Tensor
+    stored: Tensor
 
     def __init__(self, config: TextureRun, codec: LatentCodec) -> None:
         super().__init__()

@@ -23,17 +23,16 @@ from jeppa.data import (
     open_source,
     write_png,
 )
-from jeppa.data.images import LEVELS_PER_UNIT
-from jeppa.data.sheet import contact_sheet, reconstruction_rows
+from jeppa.data.images import LEVELS_PER_UNIT, contact_sheet, reconstruction_rows
+from jeppa.distributions import standard_normal
 from jeppa.errors import CheckpointError, ConfigError
-from jeppa.gaussian import standard_normal
-from jeppa.latent import measure
 from jeppa.lpips import load_lpips
 from jeppa.shipped import find_shipped
-from jeppa.train.objective import Batch, Objective, Terms
-from jeppa.train.rate import KLTerm, latent_summary
-from jeppa.train.workers import load_batches
+from jeppa.train.faults import load_batches
+from jeppa.train.kl import KLTerm, latent_summary
+from jeppa.train.step import Batch, Objective, Terms
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
+from jeppa.vae.codec import measure
 from jeppa.vae.linear_start import principal_components, start_linear
 from jeppa.vae.nets import encoder_parts
 from jeppa.vae.pyramid import PyramidAutoencoder

@@ -1,10 +1,9 @@
 """The heteroscedastic VAE: model, sigma head, likelihoods, folders that diffusers opens."""
 
-from jeppa.vae.curve import KNOTS
-from jeppa.vae.interop import load_folder, save_folder
-from jeppa.vae.likelihood import LIKELIHOODS
+from jeppa.vae.codec import load_folder, save_folder
+from jeppa.vae.likelihoods import LIKELIHOODS
 from jeppa.vae.model import FACTOR, HeteroscedasticVAE, Rows, pad_to_multiple
-from jeppa.vae.sigma import SigmaHead
+from jeppa.vae.sigma_head import KNOTS, SigmaHead
 
 __all__ = [
     "FACTOR",

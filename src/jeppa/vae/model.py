@@ -1,6 +1,6 @@
 """A VAE whose encoder and decoder both answer with a mean and a variance.
 
-diffusers' AutoencoderKL gives latents and the mean; a separate head (`vae/sigma.py`) gives the log-variance of
+diffusers' AutoencoderKL gives latents and the mean; a separate head (`vae/sigma_head.py`) gives the log-variance of
 every pixel. Kingma and Welling, arXiv 1312.6114; Rombach et al., arXiv 2112.10752 for the architecture.
 """
 
@@ -12,18 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jeppa.bands import BandGaussian
 from jeppa.config import PRESETS, Likelihood, TextureConfig, VAEConfig
+from jeppa.distributions import BandGaussian, DiagonalGaussian, DiagonalStudentT, Predictive, standard_normal
 from jeppa.errors import ConfigError, DataError
-from jeppa.gaussian import DiagonalGaussian, Predictive, standard_normal
-from jeppa.student_t import DiagonalStudentT
-from jeppa.vae.likelihood import LIKELIHOODS
+from jeppa.vae.blending import Plane, gathered
+from jeppa.vae.likelihoods import LIKELIHOODS
 from jeppa.vae.nets import Net, build_net, decode_features, encode_moments
-from jeppa.vae.pool import Plane, gathered
-from jeppa.vae.sigma import SigmaHead, bounded_logvar
+from jeppa.vae.sigma_head import SigmaHead, bounded_logvar
 from jeppa.vae.texture import TextureHead, add_texture
-from jeppa.vae.tile_size import margin_for, tile_for
-from jeppa.vae.tiling import Read, Tiling, predict, reader, rows_in_tiles
+from jeppa.vae.tiling import Read, Tiling, margin_for, predict, reader, rows_in_tiles, tile_for
 
 FACTOR = 8
 POSTERIOR_LOGVAR_RANGE = (-30.0, 20.0)
@@ -63,7 +60,10 @@ class HeteroscedasticVAE(nn.Module):
     updates: Tensor
 
     def __init__(
-        self, config: VAEConfig | str = "small", likelihood: Likelihood = "faithful", texture: TextureConfig | None = None
+        self,
+        config: VAEConfig | str = "small",
+        likelihood: Likelihood = "faithful",
+        texture: TextureConfig | None = None,
     ) -> None:
         super().__init__()
         if isinstance(config, str):

@@ -4,6 +4,8 @@ An encoder gives moments of the latent, a decoder gives features, for the sigma 
 about a net is its own business.
 """
 
+from typing import Any, TypeAlias
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from jeppa.config import VAEConfig
 from jeppa.vae.pyramid import PyramidAutoencoder
 
-Net = AutoencoderKL | PyramidAutoencoder
+Net: TypeAlias = AutoencoderKL | PyramidAutoencoder
 
 
 def build_net(config: VAEConfig) -> Net:
@@ -44,7 +46,8 @@ def build_net(config: VAEConfig) -> Net:
 def encode_moments(net: Net, x: Tensor, pixel_unshuffle: int) -> Tensor:
     """Mean and log-variance of the latent side by side, `[B,2C,H/8,W/8]` on the net's device, of `x` `[B,3,H,W]`."""
     if isinstance(net, PyramidAutoencoder):
-        return net.moments(x.to(net.device))
+        pyramid: Tensor = net.moments(x.to(net.device))
+        return pyramid
     pixels = F.pixel_unshuffle(x.to(net.device, net.dtype), pixel_unshuffle)
     moments: Tensor = net.quant_conv(net.encoder(pixels))
     return moments
@@ -53,8 +56,9 @@ def encode_moments(net: Net, x: Tensor, pixel_unshuffle: int) -> Tensor:
 def decode_features(net: Net, z: Tensor, pixel_unshuffle: int) -> tuple[Tensor, Tensor]:
     """Features and the mean `[B,3,8h,8w]`, float32, on the net's device, of a latent `[B,C,h,w]`."""
     if isinstance(net, PyramidAutoencoder):
-        return net.features_and_mean(z.to(net.device))
-    decoder = net.decoder
+        decoded: tuple[Tensor, Tensor] = net.features_and_mean(z.to(net.device))
+        return decoded
+    decoder: Any = net.decoder
     hidden = decoder.conv_in(net.post_quant_conv(z.to(net.device, net.dtype)))
     for block in (decoder.mid_block, *decoder.up_blocks):
         recompute = decoder.gradient_checkpointing and torch.is_grad_enabled()

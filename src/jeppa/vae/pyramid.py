@@ -6,11 +6,12 @@ what a residual net adds to it. The net's last convolutions start at zero, so tr
 (Tipping and Bishop, JRSS B 61, 1999) instead of from noise.
 
 Its norms are over the channels of one place (layer norm; Ba et al., arXiv 1607.06450): what a place becomes depends on
-its receptive field alone, so a tile with enough margin is exact. Borders are padded by repeating their pixels, which darkens nothing. The linear path stays float32 under
-autocast and in bf16, so that plain areas are not rounded to bf16.
+its receptive field alone, so a tile with enough margin is exact. Borders are padded by repeating their pixels, which
+darkens nothing. The linear path stays float32 under autocast and in bf16, so that plain areas are not rounded to bf16.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -76,14 +77,12 @@ class PyramidAutoencoder(ModelMixin, ConfigMixin):
         features, mean = self.decoder(z)
         return features, mean
 
-    def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[DiagonalGaussianDistribution]:
+    def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """Posterior of the latent, as AutoencoderKL gives it."""
         posterior = DiagonalGaussianDistribution(self.moments(x).to(x.dtype))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
-    def decode(
-        self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None
-    ) -> DecoderOutput | tuple[Tensor]:
+    def decode(self, z: Tensor, return_dict: bool = True, generator: torch.Generator | None = None) -> Any:
         """The picture, as AutoencoderKL gives it."""
         sample = self.features_and_mean(z)[1].to(z.dtype)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
@@ -102,7 +101,9 @@ class PyramidAutoencoder(ModelMixin, ConfigMixin):
         encoder.weight.zero_()
         encoder.weight[:, :, 1, 1] = whitening
         encoder.bias.copy_(-(whitening @ components.mean))
-        self.encoder.conv_out.bias[latents:] = (components.residual / components.variances).log() / GAIN
+        bias = self.encoder.conv_out.bias
+        assert bias is not None
+        bias[latents:] = (components.residual / components.variances).log() / GAIN
         z = encoder(F.pixel_unshuffle(images, FACTOR))
         decoder.weight.zero_()
         weight, bias = _least_squares(z, F.pixel_unshuffle(images, FACTOR))
@@ -219,7 +220,7 @@ def _through(blocks: nn.ModuleList, hidden: Tensor, recompute: bool) -> Tensor:
 
 
 def _least_squares(z: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight `[P,C,3,3]` and bias `[P]` of the convolution of z `[B,C,h,w]` that is nearest to `patches` `[B,P,h,w]`."""
+    """Weight `[P,C,3,3]` and bias `[P]` of the convolution of z `[B,C,h,w]` nearest to `patches` `[B,P,h,w]`."""
     around = F.unfold(F.pad(z, (1, 1, 1, 1), mode="replicate"), 3).transpose(1, 2).flatten(0, 1).double()
     rows = torch.cat([around, torch.ones_like(around[:, :1])], dim=1)
     targets = patches.flatten(2).transpose(1, 2).flatten(0, 1).double()

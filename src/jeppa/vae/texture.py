@@ -8,7 +8,6 @@ mean and sigma stay bit for bit what they are; k = 0 is the mean.
 The noise lies on the grid of the latent, so a tile with its part of the noise gives its part of the picture.
 """
 
-import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn

@@ -2,30 +2,150 @@
 
 Three things make tiles show, and each has its remedy here:
 
-- near its ends a tile is computed from padding instead of picture: tiles overlap, and the ends have weight 0 (`spans`);
+- near its ends a tile is computed from padding instead of picture: tiles overlap, and the ends have weight 0
+  (`spans`);
 - group norm takes statistics over the whole picture: they are measured once for all tiles (`statistics`);
 - self-attention sees the tile only: where neighbours differ they are blended, surer ones first (`pool`).
+
+Group norm with the statistics of the whole picture, for a net that sees one tile of it at a time.
+
+Group norm divides by the mean and the variance of a *whole* picture. With those of a tile, a plain sky comes out in
+another tone beside a tile of leaves. The statistics are therefore measured once, on crops spread over the picture
+that pass through the net together: at each norm all crops are normalised with their common statistics, so those of
+the next norm are measured on the right features. `results/tiling.py` compares this with a thumbnail and with each
+tile's own.
+
+Both are torch function modes: they replace the calls of `group_norm` of any net, on this thread, while it runs.
+
+How large tiles may be, and how much of them to leave unused, from a net's architecture.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from jeppa.bands import CELL
+from jeppa.config import VAEConfig
+from jeppa.distributions import CELL, Predictive
 from jeppa.errors import DataError
-from jeppa.gaussian import Predictive
-from jeppa.memory import lacks_memory, note
-from jeppa.vae.pool import P, Plane, Pool, Strip, gathered, joined
-from jeppa.vae.spans import LEAST_TILE, Span, spans, window
-from jeppa.vae.statistics import FixedStatistics, measure_statistics
+from jeppa.machine import lacks_memory, note
+from jeppa.vae.blending import LEAST_TILE, P, Plane, Pool, Span, Strip, gathered, joined, spans, window
+
+NUMBERS = 2**25
+"""Activations of the widest layer for one tile: 128 MiB in float32, of which a pass holds a few."""
+PICTURES = 24
+"""Numbers for each pixel whatever the net: image, mean, log-variance and the sums of the pool, three each and twice."""
+SPREADS = 2.0
+
+
+def tile_for(config: VAEConfig) -> int:
+    """Side of a tile in cells of 8 pixels for which the widest layer has about `NUMBERS` activations."""
+    sizes = _level_sizes(config)
+    widest = max(channels / size**2 for channels, size in zip(config.block_out_channels, sizes, strict=True))
+    return max(LEAST_TILE * margin_for(config), math.isqrt(int(NUMBERS / max(PICTURES, widest))) // CELL)
+
+
+def margin_for(config: VAEConfig) -> int:
+    """Width in cells of the border of a tile whose answers the end of the tile has changed.
+
+    What a place contributes through n layers of 3x3 falls off like a Gaussian of variance 2/3 n (a convolution of n
+    boxes), much faster than the whole receptive field suggests; two deviations are left out;
+    `results/tiling.py` measures it. Source: Luo et al., Understanding the effective receptive field, arXiv 1701.04128.
+    """
+    sizes = _level_sizes(config)
+    # First and last layer, two blocks in the middle, a block more at each level of the decoder than of the encoder.
+    layers = [CELL] * 5 + [sizes[0]]
+    for size in sizes:
+        layers += [size] * 2 * (config.layers_per_block + 1)
+    layers += sizes[:-1]
+    variance = 2.0 / 3.0 * sum(size**2 for size in layers)
+    return math.ceil(SPREADS * math.sqrt(variance) / CELL)
+
+
+def _level_sizes(config: VAEConfig) -> list[int]:
+    """Pixels a side of one place of each level."""
+    return [config.pixel_unshuffle * 2**level for level in range(len(config.block_out_channels))]
+
+
+Moments = tuple[Tensor, Tensor]
+"""Mean and variance of each group over a picture, float64 `[G]`."""
+
+
+def measure_statistics(net: Callable[[Tensor], object], crops: Tensor, margin: int) -> list[Moments]:
+    """Statistics of every group norm of `net`, in the order of its calls.
+
+    Args:
+        net: what is to run on tiles.
+        crops: of one picture, `[N,C,S,S]`.
+        margin: a border this wide, in the places of `crops`, is left out: the net sees the end of the crop there.
+    """
+    measuring = _Measuring(crops.shape[-1], margin)
+    with torch.no_grad(), measuring:
+        net(crops)
+    return measuring.found
+
+
+class FixedStatistics(TorchFunctionMode):
+    """Lets every group norm of one pass use the given statistics instead of those of its input."""
+
+    def __init__(self, statistics: list[Moments]) -> None:
+        super().__init__()
+        self._next = iter(statistics)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Replace `group_norm`, pass on all else."""
+        if func is not F.group_norm:
+            return func(*args, **(kwargs or {}))
+        return _normalise(next(self._next), *args, **(kwargs or {}))
+
+
+class _Measuring(TorchFunctionMode):
+    def __init__(self, side: int, margin: int) -> None:
+        super().__init__()
+        self.found: list[Moments] = []
+        self._side, self._margin = side, margin
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.group_norm:
+            return func(*args, **(kwargs or {}))
+        hidden, groups = args[:2]
+        self.found.append(_moments(self._inner(hidden), groups))
+        return _normalise(self.found[-1], *args, **(kwargs or {}))
+
+    def _inner(self, hidden: Tensor) -> Tensor:
+        """Without the border, at whatever resolution; self-attention has its places in one row, so none is cut."""
+        border = self._margin * hidden.shape[-1] // self._side
+        return hidden[..., border:-border, border:-border] if hidden.dim() == 4 and border else hidden
+
+
+def _moments(hidden: Tensor, groups: int) -> Moments:
+    """Over crops, channels of the group and places."""
+    grouped = hidden.float().unflatten(1, (groups, -1))
+    over = [dim for dim in range(grouped.dim()) if dim != 1]
+    variance, mean = torch.var_mean(grouped, dim=over, correction=0)
+    return mean.double(), variance.double()
+
+
+def _normalise(
+    moments: Moments, hidden: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
+    """Group norm as one multiplication and addition for each channel; computed in float32, answered in the input's."""
+    mean, variance = (one.repeat_interleave(hidden.shape[1] // groups) for one in moments)
+    gain = weight.double() * (variance + eps).rsqrt()
+    shape = (1, -1, *[1] * (hidden.dim() - 2))
+    shift = (bias.double() - mean * gain).float().view(shape)
+    return torch.addcmul(shift, hidden, gain.float().view(shape)).to(hidden.dtype)
+
 
 Net = Callable[[Tensor], Predictive]
 Read = Callable[[int, int, int, int], Tensor]
 """The part of one picture from row `top` to `bottom` and column `left` to `right`, `[1,C,bottom-top,right-left]`."""
-
 CROP = 16
 CROP_MARGIN = 2
 """Largest side, and border, in cells, of the crops on which statistics are measured."""

@@ -1,0 +1,118 @@
+"""What all commands share: flags made from the settings, opening a model, and what is said where.
+
+Every flag is a field of `jeppa.config`, described there once. A flag that is not given stays None, so that a
+configuration file, or the run that is resumed, decides.
+"""
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from cyclopts import Parameter
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+
+from jeppa.config import Settings
+
+if TYPE_CHECKING:
+    from jeppa.data import ImageSource
+    from jeppa.pipeline import Model
+
+Values = dict[str, Any]
+
+
+def flags_of(name: str, model: type[Settings], leave_out: frozenset[str] = frozenset()) -> Any:
+    """A dataclass with one optional field for each plain field of `model` and of the settings inside it.
+
+    Args:
+        name: name of the dataclass.
+        model: settings; nested settings are flattened, `leave_out` names fields that are no flags.
+    """
+    fields: list[tuple[str, Any, Any]] = []
+    for key, info in model.model_fields.items():
+        if key in leave_out:
+            continue
+        inner = _inner_settings(info)
+        if inner is None:
+            fields.append((key, _optional(info, info.get_default(call_default_factory=False)), None))
+            continue
+        defaults = info.get_default()
+        fields += [(k, _optional(i, getattr(defaults, k)), None) for k, i in inner.model_fields.items()]
+    flags = dataclasses.make_dataclass(name, fields, frozen=True, kw_only=True)
+    flags.__module__ = __name__  # The default, "types", makes cyclopts take it for a built-in without fields.
+    return flags
+
+
+def given(flags: Any, model: type[Settings]) -> Values:
+    """The flags that were given, nested as `model` is."""
+    values = {} if flags is None else {k: v for k, v in vars(flags).items() if v is not None}
+    nested: Values = {}
+    for key, info in model.model_fields.items():
+        inner = _inner_settings(info)
+        if inner is None and key in values:
+            nested[key] = values[key]
+        elif inner is not None:
+            part = {k: values[k] for k in inner.model_fields if k in values}
+            nested |= {key: part} if part else {}
+    return nested
+
+
+def merged(base: Values, over: Values) -> Values:
+    """`base` with the entries of `over` on top, mapping by mapping."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def _inner_settings(info: FieldInfo) -> type[Settings] | None:
+    annotation = info.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+
+
+def _optional(info: FieldInfo, default: Any) -> Any:
+    shown = "" if default in (None, PydanticUndefined) else f" [default: {default}]"
+    kinds = get_args(info.annotation) if get_origin(info.annotation) in (Union, types.UnionType) else ()
+    kind = Union[tuple({*kinds, type(None)})] if kinds else Union[info.annotation, None]  # noqa: UP007
+    return Annotated[kind, Parameter(help=f"{info.description}{shown}")]
+
+
+console = Console()
+
+
+def say(line: str) -> None:
+    """Print one line as it is."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_skipped(source: "ImageSource") -> None:
+    """Count and list what lies in a source but is not used."""
+    if source.skipped:
+        say(f"skipped {len(source.skipped)} files beside {len(source)} images:")
+    for skipped in source.skipped:
+        say(f"  {skipped.name}: {skipped.reason}")
+
+
+def complain(error: BaseException, code: int) -> int:
+    """Print an error as one line on standard error; returns `code`."""
+    line = f"jeppa: {' '.join(str(error).split())}"
+    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+Speed = Literal["auto", "exact"]
+
+
+def opened(path: Path, precision: Speed) -> "Model":
+    """The model of that folder or shipped name, as fast as `precision` allows on this machine, on its GPU if any."""
+    import torch
+
+    from jeppa.pipeline import load_model
+
+    model = load_model(path, precision, "cuda" if torch.cuda.is_available() else "cpu")
+    for note in model.notes:
+        say(note)
+    return model

@@ -1,6 +1,0 @@
-"""Several likelihoods at one budget: the same data, seeds, steps and rate; what differs is measured in pairs."""
-
-from jeppa.compare.plan import Comparison
-from jeppa.compare.run import compare
-
-__all__ = ["Comparison", "compare"]

@@ -1,0 +1,220 @@
+"""Files from people and from strangers: what is read is a regular file and bounded, what is written survives a kill.
+
+- `open_regular` opens regular files alone: a named pipe in a stranger's folder would wait forever for somebody to
+  write to it.
+- `read_json`: bounded in size, no key twice, no NaN, an object at the top. Python's reader keeps the last of two
+  equal keys, so that two programs can see two different files; it accepts NaN, which is no JSON; and it answers deep
+  nesting with an error of its own.
+- `read_yaml`: plain values, no tags, no aliases, no key twice, bounded in every way. PyYAML's safe reader builds no
+  foreign objects, but an alias can stand for a list of aliases (ten lines make a billion entries), the last of two
+  equal keys wins without a word, and deep nesting ends in errors or in quadratic time. Here the stream of events,
+  which costs next to nothing, is checked before any value is built.
+- `write_text_atomically` leaves the old or the new text, and `make_folder` a folder that can be written to.
+"""
+
+import json
+import os
+import reprlib
+import stat
+from collections.abc import Hashable
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from jeppa.errors import CheckpointError, ConfigError
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """The file for reading, if it is a regular one.
+
+    Raises:
+        OSError: missing, not regular, or may not be read.
+        ValueError: a NUL in the path.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is not a regular file")
+    return open(descriptor, "rb")
+
+
+MAX_JSON_BYTES = 2**20
+"""Far above any JSON file of ours: a checkpoint's state has hundreds of bytes, a header of 1,000 tensors 100 kB."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: missing, too large, or not what `parse_json` takes.
+    """
+    try:
+        with open_regular(path) as stream:
+            content = stream.read(MAX_JSON_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: cannot be read ({reason}); restore the file") from None
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, origin: str) -> dict[str, Any]:
+    """The object that `content` spells.
+
+    Args:
+        content: UTF-8, at most `MAX_BYTES`.
+        origin: what the error calls it.
+
+    Raises:
+        CheckpointError: too large, damaged, nested too deeply, no object, or with a key twice or a NaN in it.
+    """
+    if len(content) > MAX_JSON_BYTES:
+        raise CheckpointError(f"{origin}: more than {MAX_JSON_BYTES:,} bytes of JSON; this is no file of jeppa")
+    try:
+        values = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{origin}: not valid JSON ({reason}); restore the file") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{origin}: holds no JSON object; restore the file")
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+MAX_YAML_BYTES = 64 * 1024
+MAX_DEPTH = 16
+
+# Numbers of more digits would be slow to make and cannot even be printed.
+MAX_SCALAR = 1024
+MAX_SHOWN = 60
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping of plain values.
+
+    Raises:
+        ConfigError: missing, no regular file, larger than 64 KiB, or not what `parse_yaml` takes.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give an existing YAML file")
+    try:
+        with open_regular(path) as stream:
+            content = stream.read(MAX_YAML_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
+    return parse_yaml(content, str(path))
+
+
+def parse_yaml(content: bytes, origin: str) -> dict[str, Any]:
+    """The mapping that `content` spells.
+
+    Args:
+        content: UTF-8, at most 64 KiB.
+        origin: what the error calls it.
+
+    Raises:
+        ConfigError: one line that names the key: too large, damaged, no mapping, nested too deeply, or with tags,
+            anchors, aliases or a key twice in it.
+    """
+    if len(content) > MAX_YAML_BYTES:
+        raise ConfigError(f"{origin}: larger than 64 KiB, so not a jeppa configuration")
+    try:
+        text = content.decode()
+        _check_events(text, origin)
+        values = yaml.load(text, _UniqueKeys)  # a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:  # ValueError: 2001-99-99 is no date
+        raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{origin}: must be a mapping of keys to values")
+    return values
+
+
+def shorten(value: Any) -> str:
+    """A given value as an error shows it, whatever its size and type."""
+    return _shown.repr(value)
+
+
+def _check_events(text: str, origin: str) -> None:
+    depth, last = 0, "its top"
+    for event in yaml.parse(text, yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise ConfigError(f"{origin}, line {line}: an alias or anchor at {last}; write the values out")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise ConfigError(f"{origin}, line {line}: tag {shorten(tag)} at {last}; only plain values are read")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > MAX_SCALAR:
+                raise ConfigError(f"{origin}, line {line}: a value of more than {MAX_SCALAR} characters at {last}")
+            last = f"key {shorten(event.value)}"
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{origin}, line {line}: nested more than {MAX_DEPTH} deep at {last}")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML's SafeLoader, but a key given twice is an error."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    seen: set[Hashable] = set()
+    for key_node, _ in node.value:
+        key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+        if key in seen and key is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key {shorten(key)} twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor("tag:yaml.org,2002:map", _mapping)
+_shown = reprlib.Repr()
+_shown.maxstring = _shown.maxother = _shown.maxlong = MAX_SHOWN
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        flush(temporary)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(out: Path) -> None:
+    """Make a folder to write into, with its parents.
+
+    Raises:
+        ConfigError: it cannot be made, for example because a file has its name.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be made a folder ({error.strerror}); choose another --out") from None

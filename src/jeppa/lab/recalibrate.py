@@ -1,0 +1,166 @@
+"""How much of a sigma's miscalibration two numbers mend: a slope and an offset of the log-variance.
+
+logvar -> reference + offset + slope * (logvar - reference). They are fitted on held-out images by likelihood and
+judged on others (two folds, images of even and odd index), so a gain is real and not fitted.
+Compare Laves et al., arXiv 2006.13092 (one factor), and Kuleshov et al., arXiv 1807.00263.
+
+The rising curve from predicted to right log-variance, fitted by likelihood.
+
+Two numbers cannot mend a sigma that is too small in the middle and too large at the ends, as ours is on photographs
+(`results/calibration.md`). Source of the idea: isotonic recalibration, Kuleshov et al., arXiv 1807.00263.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import ndtri, stdtrit
+
+Array = NDArray[np.float64]
+LEAST_VALUES, MOST_VALUES = 64, 4096
+"""Of an image."""
+TOTAL_VALUES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some values of one image.
+
+    Args:
+        squared: squared residuals, `[K]`, in squared units of x.
+        logvar: predicted log-variance of each, `[K]`.
+        df: None for Gaussian marginals, else degrees of freedom, see `jeppa.lab.calibration`.
+    """
+
+    squared: Array
+    logvar: Array
+    df: float | None = None
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """logvar -> reference + offset + slope * (logvar - reference); slope 1 and offset 0 change nothing."""
+
+    reference: float
+    offset: float
+    slope: float
+
+    def __call__(self, logvar: Array) -> Array:
+        """Recalibrated log-variance, shape of `logvar`."""
+        return self.reference + self.offset + self.slope * (logvar - self.reference)
+
+
+def values_per_image(images: int, most: int = MOST_VALUES) -> int:
+    """How many values of each image to keep, `most` or fewer, so that those of all `images` fit in memory (16 MB)."""
+    return min(most, max(LEAST_VALUES, TOTAL_VALUES // max(1, images)))
+
+
+def fit(samples: list[Sample], reference: float) -> Recalibration:
+    """The slope and offset of least negative log-likelihood over all values.
+
+    A constant log-variance leaves the slope undefined: it stays 1 if the constant is the reference.
+
+    Args:
+        samples: at least one, all of one family.
+        reference: log-variance at which the offset acts alone, for example the mean of all.
+    """
+    squared = np.concatenate([sample.squared for sample in samples])
+    centred = np.concatenate([sample.logvar for sample in samples]) - reference
+    dfs = np.concatenate([np.full(len(one.squared), one.df or np.inf) for one in samples])
+
+    def loss(parameters: Array) -> tuple[float, Array]:
+        logvar = reference + parameters[0] + parameters[1] * centred
+        nll, slope = negative_log_density(squared, logvar, dfs)
+        return float(nll.mean()), np.array([slope.mean(), (slope * centred).mean()])
+
+    found = minimize(loss, np.array([0.0, 1.0]), jac=True, method="BFGS")
+    offset, slope = (float(value) for value in found.x)
+    return Recalibration(reference, offset, slope)
+
+
+def cross_fit(samples: list[Sample]) -> tuple[Recalibration, Recalibration]:
+    """Recalibrations for images of even and of odd index, each fitted on the images of the other parity.
+
+    Raises:
+        ValueError: if there are fewer than two images.
+    """
+    if len(samples) < 2:
+        raise ValueError(f"{len(samples)} image cannot be split in two: recalibration needs at least 2 images")
+    reference = float(np.mean([sample.logvar.mean() for sample in samples]))
+    return fit(samples[1::2], reference), fit(samples[::2], reference)
+
+
+def share_inside(sample: Sample, recalibration: Recalibration, level: float) -> float:
+    """`jeppa.lab.calibration.coverage` of a sample after recalibration, 0 to 1."""
+    upper = 0.5 + level / 2.0
+    quantile = ndtri(upper) if sample.df is None else stdtrit(sample.df, upper) * np.sqrt(1.0 - 2.0 / sample.df)
+    return float((sample.squared <= quantile**2 * np.exp(recalibration(sample.logvar))).mean())
+
+
+def negative_log_density(squared: Array, logvar: Array, df: Array) -> tuple[Array, Array]:
+    """Negative log-likelihood up to a constant, and its derivative by logvar, elementwise.
+
+    Gaussian (infinite df): [l + r^2 e^-l] / 2. Student-t of variance e^l: [l + (n + 1) log(1 + r^2 e^-l / (n-2))] / 2.
+    """
+    relative = squared * np.exp(-logvar)
+    if np.isinf(df).all():
+        return 0.5 * (logvar + relative), 0.5 * (1.0 - relative)
+    nll = 0.5 * (logvar + (df + 1.0) * np.log1p(relative / (df - 2.0)))
+    slope = 0.5 * (1.0 - (df + 1.0) * relative / (df - 2.0 + relative))
+    return nll, slope
+
+
+OUTERMOST = 0.02
+"""Share of the values below the first knot and above the last one."""
+LEAST_GAP = 1e-3
+"""Nats between two knots at least."""
+LEAST_SLOPE = 0.05
+"""Pixels of different sigma keep different sigmas."""
+
+
+def fit_rising(sets: Sequence[Sequence[Sample]], knots: int) -> tuple[Array, Array]:
+    """The knots of the curve of least negative log-likelihood: predicted and right log-variance, `[knots]` each.
+
+    Knots lie at even shares of the predicted log-variance, and the curve rises with a slope of at least `LEAST_SLOPE`.
+
+    Args:
+        sets: samples of each set of images; every set weighs the same, however large.
+        knots: 2 or more; 1 would be an offset.
+    """
+    squared = np.concatenate([one.squared for samples in sets for one in samples])
+    logvar = np.concatenate([one.logvar for samples in sets for one in samples])
+    df = np.concatenate([np.full(len(one.squared), one.df or np.inf) for samples in sets for one in samples])
+    sizes = [sum(len(one.squared) for one in samples) for samples in sets]
+    weight = np.concatenate([np.full(size, 1.0 / (size * len(sizes))) for size in sizes])
+
+    at = _spread(_quantiles(logvar, weight, np.linspace(OUTERMOST, 1.0 - OUTERMOST, knots)))
+    piece = np.clip(np.searchsorted(at, logvar) - 1, 0, knots - 2)
+    share = np.clip((logvar - at[piece]) / (at[piece + 1] - at[piece]), 0.0, 1.0)
+    beyond = logvar - np.clip(logvar, at[0], at[-1])
+
+    def loss(rises: Array) -> tuple[float, Array]:
+        to = np.cumsum(rises)
+        nll, slope = negative_log_density(squared, (1.0 - share) * to[piece] + share * to[piece + 1] + beyond, df)
+        slope *= weight
+        by_knot = np.bincount(piece, slope * (1.0 - share), knots) + np.bincount(piece + 1, slope * share, knots)
+        return float((nll * weight).sum()), by_knot[::-1].cumsum()[::-1]
+
+    bounds = [(None, None), *((LEAST_SLOPE * gap, None) for gap in np.diff(at))]
+    found = minimize(loss, np.diff(at, prepend=0.0), jac=True, method="L-BFGS-B", bounds=bounds)
+    return at, np.cumsum(found.x)
+
+
+def _quantiles(values: Array, weight: Array, shares: Array) -> Array:
+    order = np.argsort(values)
+    reached = np.cumsum(weight[order])
+    result: Array = np.interp(shares, reached / reached[-1], values[order])
+    return result
+
+
+def _spread(at: Array) -> Array:
+    """The same in rising order, also where many are equal."""
+    ramp = LEAST_GAP * np.arange(len(at))
+    result: Array = np.maximum.accumulate(at - ramp) + ramp
+    return result

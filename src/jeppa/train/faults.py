@@ -1,0 +1,265 @@
+"""What stops a training run: no memory, a full disk, a dead reader, NaN, a signal, a second process.
+
+Each is told in one line and loses nothing: a step that meets NaN or infinity leaves no trace and is never saved, a
+signal ends the run after the step with its state saved, a lock admits one training process to a run folder, and the
+processes that read samples neither die unseen nor outlive the training one.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from jeppa.config import OptimConfig
+from jeppa.errors import ConfigError, TrainingError
+from jeppa.machine import lacks_memory
+
+# Errors of a disk, as against those of a program that asks for a file which is not there.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES})
+_READER = "DataLoader"
+_SYSTEM = "os error"  # in what safetensors says of a disk, as against a file that is none of its own
+
+
+@contextmanager
+def told_plainly(run: Path, optim: OptimConfig, resolution: int) -> Iterator[None]:
+    """Turn such an error within the block into a `TrainingError` with its remedy; all others pass through.
+
+    Args:
+        run: the run folder, whose checkpoints stay as they are.
+        optim: that of the run, to suggest a smaller batch.
+        resolution: that of the run, to suggest a smaller one.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
+        line = _line(error, run, optim, resolution)
+        if line is None:
+            raise
+        raise TrainingError(line) from None
+
+
+def _line(error: Exception, run: Path, optim: OptimConfig, resolution: int) -> str | None:
+    text = " ".join(str(error).split())
+    if lacks_memory(error):
+        return f"{run}: out of memory {_remedy(optim, resolution)}"
+    if _SYSTEM in text if isinstance(error, SafetensorError) else getattr(error, "errno", None) in _DISK:
+        path = getattr(error, "filename", None) or run
+        return f"{path}: could not be written ({text[:160]}); the checkpoints are intact: make room, then use --resume"
+    if isinstance(error, RuntimeError) and _READER in text:
+        return (
+            f"{run}: a process that reads images died or hung ({text[:160]}); the checkpoints are intact: use "
+            "--resume, with fewer --workers if it happens again"
+        )
+    return None
+
+
+def _remedy(optim: OptimConfig, resolution: int) -> str:
+    """Micro batches change nothing but memory, so a run goes on with them as it is."""
+    at_a_time = min(optim.batch_size, optim.micro_batch or optim.batch_size)
+    allow = "(with --resume also --allow-change settings)"
+    if at_a_time == 1:
+        remedy = f"--resolution {max(8, resolution // 16 * 8)} {allow}"
+    elif optim.micro_batch is None:
+        half = at_a_time // 2
+        remedy = f"--batch-size {half} {allow}, or --micro-batch {half} for the same result"
+    else:
+        remedy = f"--micro-batch {at_a_time // 2}"
+    return f"at batch size {optim.batch_size}, resolution {resolution}, {at_a_time} at a time; try {remedy}"
+
+
+BAD_STEPS_IN_A_ROW = 10
+
+
+def blame(model: nn.Module, terms: dict[str, Tensor]) -> str:
+    """What is not finite: a weight, else the terms of the loss `[B]`, else the gradient."""
+    weight = next(_non_finite(dict(model.named_parameters())), None)
+    bad = [key for key, value in terms.items() if not bool(value.isfinite().all())]
+    if weight is not None:
+        return f"the weight {weight}"
+    return ", ".join(bad) if bad else "a gradient"
+
+
+def refuse_to_keep(run: Path, step: int, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> None:
+    """Raise `TrainingError` if there is anything in the model, its average or the optimizer that is not finite."""
+    state = optimizer.state_dict()["state"]
+    named = {
+        **model.state_dict(),
+        **{f"average {index}": value for index, value in enumerate(ema.shadow_params)},
+        **{
+            f"{name} {index} of the optimizer": value for index, entry in state.items() for name, value in entry.items()
+        },
+    }
+    bad = next(_non_finite(named), None)
+    if bad is not None:
+        raise TrainingError(f"{run}: {bad} is not finite after step {step}, so it is not saved; {REMEDY}")
+
+
+REMEDY = (
+    "the last checkpoint is good: go on with --resume --allow-change settings and a lower --learning-rate or "
+    "--precision exact"
+)
+
+
+def explosion(run: Path, step: int, culprit: str) -> str:
+    """The message that ends a run whose steps are skipped one after the other."""
+    return f"{run}: {culprit} was not finite in {BAD_STEPS_IN_A_ROW} steps in a row, the last one {step}; {REMEDY}"
+
+
+def _non_finite(tensors: dict[str, Tensor]) -> Iterator[str]:
+    return (name for name, value in tensors.items() if not bool(value.isfinite().all()))
+
+
+class Interrupted(BaseException):
+    """A signal stopped the run after its state was saved; `128 + signal_number` is the exit code."""
+
+    def __init__(self, signal_number: int, how: str = "--resume") -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}; everything is saved, go on with {how}")
+        self.signal_number = signal_number
+
+
+class StopSignal:
+    """Within its `with` block, a first SIGINT or SIGTERM is remembered and a second one acts at once."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    @property
+    def received(self) -> bool:
+        """Whether a signal came."""
+        return self._number is not None
+
+    def interrupt(self) -> None:
+        """Raise `Interrupted` for the signal that came."""
+        assert self._number is not None
+        raise Interrupted(self._number)
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._number = number
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+
+
+LOCK = "lock"
+
+
+class RunLock:
+    """Within its `with` block, no other process can train in `run`.
+
+    The kernel holds the lock, so it ends with the process, however that ends, and is never stale. The file `run/lock`
+    stays; its content only tells a person who holds it.
+
+    Raises:
+        ConfigError: another process trains in `run`, or `run` cannot be written.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        path = self._run / LOCK
+        try:
+            self._run.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = path.read_text(encoding="utf-8", errors="replace").strip()[:20]
+            self.release()
+            raise ConfigError(
+                f"{self._run}: process {owner or 'unknown'} is training in it; wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            self.release()
+            raise ConfigError(f"{self._run}: cannot be written ({error.strerror}); choose another --out") from None
+        os.truncate(self._descriptor, 0)
+        os.write(self._descriptor, f"{os.getpid()}\n".encode())
+        _held.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let go in this process; a parent or child that shares the lock keeps it."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    """A worker that outlives a killed run must not keep its lock."""
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
+
+
+TIMEOUT = 300.0
+"""Seconds to wait for a batch before its reader counts as hung."""
+
+
+def load_batches(dataset: Dataset[Any], keys: Iterable[list[Any]], workers: int) -> Iterator[Any]:
+    """The batch of each list of keys, in order; with `workers` above 0 read by that many processes.
+
+    Raises:
+        RuntimeError: it names the DataLoader, when a worker was killed or gave nothing for `TIMEOUT` seconds.
+    """
+    before = set(active_children())
+    batches = iter(
+        DataLoader(
+            dataset,
+            batch_sampler=keys,
+            num_workers=workers,
+            timeout=TIMEOUT if workers else 0,
+            worker_init_fn=_leave_signals_to_the_parent,
+        )
+    )
+    own = set(active_children()) - before
+    try:
+        yield from batches
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it was handing a batch over
+        raise RuntimeError(f"DataLoader worker went away ({error})") from error
+    finally:
+        del batches  # asks the workers to stop
+        with suppress(RuntimeError):  # torch reports each worker that is killed
+            for worker in own:
+                worker.kill()
+                worker.join()
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C and many batch systems signal every process, but the parent needs its readers to finish the step."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,179 @@
+"""A VAE on the disk, and as the codec between images and the latents that a denoiser sees.
+
+A VAE as a folder that diffusers opens: `vae/` (stock AutoencoderKL, or a pyramid), `sigma_head/`,
+`texture_head/`, `model.json`.
+
+`vae/config.json` carries the latent statistics under diffusers' names: `latents_mean`, `latents_std` per channel,
+and the one `scaling_factor` and `shift_factor` that every pipeline reads.
+
+Between images and the latents that a denoiser sees: a frozen VAE and per-channel shift and scale.
+
+A denoiser expects data of about unit variance; a VAE's latent has whatever scale training gave it. The shift and
+the scale are measured over training images and travel with the checkpoint. Rombach et al., arXiv 2112.10752,
+appendix G, measure one scale for all channels; here each channel has its own, as in EDM2 (arXiv 2312.02696).
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from jeppa.config import Likelihood, Settings, TextureConfig, VAEConfig, parse
+from jeppa.distributions import DiagonalGaussian, Predictive
+from jeppa.errors import CheckpointError
+from jeppa.files import read_json
+from jeppa.tensors import read_part
+from jeppa.vae.model import HeteroscedasticVAE
+
+FORMAT = 1
+NOT_A_FOLDER = (
+    "a file, but a model is a run folder or an exported folder; pickles (.ckpt, .pt, .bin) are never opened, because "
+    "they can run code"
+)
+
+
+def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tuple[float, ...], folder: Path) -> None:
+    """Write `model` with its latent statistics (per channel, of the raw latent) into `folder`."""
+    model.vae.register_to_config(
+        latents_mean=list(shift),
+        latents_std=list(scale),
+        shift_factor=sum(shift) / len(shift),
+        scaling_factor=1.0 / (sum(s * s for s in scale) / len(scale)) ** 0.5,
+    )
+    model.vae.save_pretrained(folder / "vae")
+    if model.sigma_head is not None:
+        model.sigma_head.save_pretrained(folder / "sigma_head")
+    description: dict[str, Any] = {
+        "format": FORMAT,
+        "likelihood": model.likelihood,
+        "config": model.config.model_dump(mode="json"),
+        "mean_square": float(model.mean_square),
+        "latent_shift": list(shift),
+        "latent_scale": list(scale),
+    }
+    if model.texture_head is not None:
+        model.texture_head.save_pretrained(folder / "texture_head")
+        description["texture"] = model.texture_config.model_dump(mode="json")
+    temporary = folder / "model.json.tmp"
+    temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "model.json")
+
+
+def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
+    """Read what `save_folder` wrote: the model in evaluation mode, and `latent_shift` and `latent_scale`.
+
+    The model is built from `model.json`, and diffusers opens nothing: its configuration files are only checked, so
+    that they name no code for those who open the folder with it.
+
+    Raises:
+        CheckpointError: the folder is no exported VAE, or a file in it is missing, damaged or hostile.
+        ConfigError: `model.json` describes no architecture of ours.
+    """
+    if folder.is_file():
+        raise CheckpointError(f"{folder}: {NOT_A_FOLDER}")
+    about = parse(Description, read_json(folder / "model.json"), str(folder / "model.json"))
+    with torch.device("meta"):
+        outline = HeteroscedasticVAE(about.config, about.likelihood, about.texture)
+    weights = {"vae": read_part(outline.vae, type(outline.vae).__name__, folder / "vae")}
+    if outline.sigma_head is not None:
+        weights["sigma_head"] = read_part(outline.sigma_head, "SigmaHead", folder / "sigma_head")
+    if outline.texture_head is not None:
+        weights["texture_head"] = read_part(outline.texture_head, "TextureHead", folder / "texture_head")
+    model = HeteroscedasticVAE(about.config, about.likelihood, about.texture)
+    for name, tensors in weights.items():
+        model.get_submodule(name).load_state_dict(tensors)
+    model.mean_square.fill_(about.mean_square)
+    return model.eval(), {"shift": about.latent_shift, "scale": about.latent_scale}
+
+
+class Description(Settings):
+    """The content of `model.json`, which says all about a model but its weights."""
+
+    format: Literal[1]
+    likelihood: Likelihood
+    config: VAEConfig
+    texture: TextureConfig | None = None
+    mean_square: float = Field(ge=0.0)
+    latent_shift: tuple[float, ...]
+    latent_scale: tuple[float, ...]
+
+
+class LatentStats(Settings):
+    """Per-channel mean (`shift`) and standard deviation (`scale`) of the raw latent z."""
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if len(self.shift) != len(self.scale) or min(self.scale, default=0.0) <= 0.0:
+            raise ValueError("shift and scale need one entry for each latent channel, every scale above 0")
+        return self
+
+
+def measure(vae: HeteroscedasticVAE, batches: Iterable[Tensor]) -> LatentStats:
+    """Statistics of z ~ q(z|x) over `batches` of images `[B,3,H,W]`, accumulated in float64.
+
+    The variance is that of a sampled latent: the variance of the posterior means plus the mean posterior variance.
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    device = next(vae.parameters()).device
+    total, squared, count = torch.zeros(()), torch.zeros(()), 0
+    with torch.no_grad():
+        for x in batches:
+            posterior = vae.encode(x.to(device))
+            mean, var = posterior.mean.double().cpu(), posterior.var.double().cpu()
+            total = total + mean.sum((0, 2, 3))
+            squared = squared + (mean.square() + var).sum((0, 2, 3))
+            count += mean[:, 0].numel()
+    if count == 0:
+        raise ValueError("no images to measure the latent's shift and scale on")
+    shift = total / count
+    scale = (squared / count - shift.square()).clamp(min=1e-12).sqrt()
+    return LatentStats(shift=tuple(shift.tolist()), scale=tuple(scale.tolist()))
+
+
+class LatentCodec:
+    """A frozen VAE with its latent statistics: images to standardised latents z0 and back.
+
+    Pictures larger than a tile are encoded and decoded in tiles, batches that do not fit in memory in parts; see
+    `HeteroscedasticVAE.enable_tiling`.
+    """
+
+    def __init__(self, vae: HeteroscedasticVAE, stats: LatentStats) -> None:
+        self.vae = vae.eval().requires_grad_(False)
+        if vae.tiling is None:
+            vae.enable_tiling()
+        self.stats = stats
+        self._shift = torch.tensor(stats.shift).view(1, -1, 1, 1)
+        self._scale = torch.tensor(stats.scale).view(1, -1, 1, 1)
+
+    def encode(self, x: Tensor) -> DiagonalGaussian:
+        """Posterior over the standardised latent, `[B,C,H/8,W/8]`, of images `[B,3,H,W]` in [-1,1]."""
+        with torch.no_grad():
+            raw = self.vae.encode(x)
+        return DiagonalGaussian(self.standardise(raw.mean), raw.logvar - 2.0 * self._scale.to(x.device).log())
+
+    def decode(self, z0: Tensor) -> Predictive:
+        """Pixels `[B,3,8h,8w]` and their log-variance from a standardised latent `[B,C,h,w]`."""
+        with torch.no_grad():
+            return self.vae.decode(self.raw(z0))
+
+    def save(self, folder: Path) -> None:
+        """Export VAE and statistics into a folder that exists; diffusers opens it."""
+        save_folder(self.vae, self.stats.shift, self.stats.scale, folder)
+
+    def standardise(self, z: Tensor) -> Tensor:
+        """Raw latent to about zero mean and unit variance per channel."""
+        return (z - self._shift.to(z.device)) / self._scale.to(z.device)
+
+    def raw(self, z0: Tensor) -> Tensor:
+        """The inverse of `standardise`."""
+        return z0 * self._scale.to(z0.device) + self._shift.to(z0.device)

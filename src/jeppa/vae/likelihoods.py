@@ -1,0 +1,106 @@
+"""Decoder likelihoods: how far a reconstruction is from its image, in nats.
+
+All share one interface, `loss(x, decoded, shared_logvar) -> [B]`: what is minimised, summed over colour and place,
+log(2 pi) included, for x in [-1,1] (8-bit data scaled by 1/127.5). The variance floor is the sigma head's
+(log sigma >= -6). What a model *reports* is always `-decoded.log_prob(x)`; the loss may be another function with
+other gradients.
+
+| name | mean learns from | variance | head's gradient |
+|---|---|---|---|
+| `fixed` | squared error, unit variance | 1, the ordinary VAE | no head |
+| `shared` | squared error over the shared variance | one number, the running mean squared error (sigma-VAE) | no head |
+| `nll` | joint Gaussian likelihood | per pixel | reaches the decoder |
+| `beta-nll` | the same, each pixel weighted by its variance^0.5 | per pixel | reaches the decoder |
+| `student-t` | joint Student-t likelihood | per pixel, and heavy tails | reaches the decoder |
+| `faithful` | the same as `shared`, bit for bit | per pixel | stopped |
+| `band` | joint Gaussian likelihood | per colour, frequency and 8x8 cell | reaches the decoder |
+| `band-beta` | the same, each band weighted by its variance^0.5 | as `band` | reaches the decoder |
+| `band-faithful` | the same as `shared`, bit for bit | as `band` | stopped |
+| `band-t-faithful` | the same as `shared`, bit for bit | as `band`, and heavy tails | stopped |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from jeppa.config import Likelihood
+from jeppa.distributions import DiagonalGaussian, Predictive
+
+Family = Literal["constant", "gaussian", "student-t", "band", "band-t"]
+Loss = Callable[[Tensor, Any, Tensor], Tensor]
+BETA = 0.5
+
+
+def fixed(x: Tensor, decoded: Predictive, shared_logvar: Tensor) -> Tensor:
+    """NLL with sigma 1 for every pixel: half the squared error plus a constant, `[B]` nats.
+
+    Source: Kingma and Welling, arXiv 1312.6114, section 3, with unit decoder variance.
+    """
+    return -DiagonalGaussian(decoded.mean, torch.zeros_like(shared_logvar)).log_prob(x)
+
+
+def shared(x: Tensor, decoded: Predictive, shared_logvar: Tensor) -> Tensor:
+    """NLL with one variance for all pixels, the mean squared error itself, `[B]` nats.
+
+    The optimal shared variance is the mean squared error; its gradient through the variance vanishes there, so a
+    stopped running estimate gives the gradients of the exact one with less noise.
+    Source: Rybkin et al., arXiv 2006.13202, equation 6.
+    """
+    return -DiagonalGaussian(decoded.mean, shared_logvar.detach()).log_prob(x)
+
+
+def nll(x: Tensor, decoded: Predictive, shared_logvar: Tensor) -> Tensor:
+    """NLL of the predicted distribution, of whatever family, `[B]` nats.
+
+    The gradient of a Gaussian's mean is (mean - x) / variance: what is hard to predict is soon left alone.
+    Source: Kingma and Welling, arXiv 1312.6114, appendix C.2; the trap: Seitzer et al., arXiv 2203.09168, section 3.
+    """
+    return -decoded.log_prob(x)
+
+
+def beta_nll(x: Tensor, decoded: Predictive, shared_logvar: Tensor) -> Tensor:
+    """Elementwise NLL times (variance / shared variance)^0.5 with the gradient of the weight stopped, `[B]` nats.
+
+    Half way between `nll` and the squared error. The paper weighs by variance^0.5 alone; dividing by the shared one
+    gives the same direction and keeps the weight of the KL beside it, whatever the scale of x.
+    Source: Seitzer et al., arXiv 2203.09168, equation 4.
+    """
+    weight = (BETA * (decoded.element_logvar.float() - shared_logvar)).exp().detach()
+    return (weight * decoded.element_nll(x)).flatten(1).sum(1)
+
+
+def faithful(x: Tensor, decoded: Any, shared_logvar: Tensor) -> Tensor:
+    """`shared` for the mean plus the NLL with a stopped mean for the variance, `[B]` nats.
+
+    The features under the variance head are stopped too (`HeteroscedasticVAE.decode`), so encoder and mean are
+    trained exactly as by `shared`: hard regions are not given up to a large variance.
+    Source: Stirn et al., arXiv 2212.09184, equation 5, with the sigma-VAE's scale on the squared error.
+    """
+    variance_term = nll(x, replace(decoded, mean=decoded.mean.detach()), shared_logvar)
+    return shared(x, decoded, shared_logvar) + variance_term
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A likelihood: its loss, the family of p(x|z), and whether the sigma head's gradient stops at its input."""
+
+    loss: Loss
+    family: Family
+    stopped: bool = False
+
+
+LIKELIHOODS: dict[Likelihood, Arm] = {
+    "fixed": Arm(fixed, "constant"),
+    "shared": Arm(shared, "constant"),
+    "nll": Arm(nll, "gaussian"),
+    "beta-nll": Arm(beta_nll, "gaussian"),
+    "student-t": Arm(nll, "student-t"),
+    "faithful": Arm(faithful, "gaussian", stopped=True),
+    "band": Arm(nll, "band"),
+    "band-beta": Arm(beta_nll, "band"),
+    "band-faithful": Arm(faithful, "band", stopped=True),
+    "band-t-faithful": Arm(faithful, "band-t", stopped=True),
+}
