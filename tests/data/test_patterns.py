@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from jeppa.data import CropDataset, open_source
-from jeppa.data.patterns import KINDS, draw_pattern
+from jeppa.data.crops import KINDS, draw_pattern
 
 
 def test_every_kind_is_in_range_and_repeats() -> None:
@@ -26,7 +26,7 @@ def test_shares_of_two_colours_lie_between_none_and_all() -> None:
 
 
 def test_stripes_have_their_period() -> None:
-    from jeppa.data.patterns import _stripes
+    from jeppa.data.crops import _stripes
 
     periods = []
     for seed in range(200):

@@ -3,11 +3,13 @@
 A training sample is a pure function of (source, seed, position): no state passes from one sample to the
 next, so that any number of workers gives the same samples and training resumes at any position.
 
-Colours change at random if asked, so that a model trained on few pictures does not learn them by heart.
+Colours change at random if asked, so that a model trained on few pictures does not learn them by heart. A share of the
+crops is drawn instead of cut if asked: plain colours and gradients, which must come back exactly, stripes, nets and
+strokes. Photographs hardly hold any, so a net learns neither from them.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -20,9 +22,16 @@ from torch.utils.data import Dataset
 
 from jeppa.config import DataConfig
 from jeppa.data.images import fit, to_x
-from jeppa.data.patterns import draw_pattern
 from jeppa.data.sources import ImageSource
 from jeppa.errors import ConfigError
+
+FloatArray = npt.NDArray[np.float64]
+
+LEAST_PERIOD, LARGEST_PERIOD = 2.0, 64.0
+"""Of stripes, in pixels."""
+STROKES = 12
+OVERSAMPLING = 3
+"""Places a side on which a pixel of strokes is averaged."""
 
 MAX_SATURATION = 1.4
 MAX_SHIFT = 0.6
@@ -148,8 +157,8 @@ class CropDataset(Dataset[CropSample]):
         seed: not negative.
         min_view: smallest view as a fraction of the short side; 0 allows native pixels.
         flip: whether to mirror half of the crops.
-        colour_jitter: strength of a random change of colours, 0 (none) to 1, see `jeppa.data.crops`.
-        patterns: share of crops, 0 to 1, that are drawn instead of cut, see `jeppa.data.patterns`.
+        colour_jitter: strength of a random change of colours, 0 (none) to 1, see `jitter_colours`.
+        patterns: share of crops, 0 to 1, that are drawn instead of cut, see `draw_pattern`.
         decoded: images that several data sets share; without it none is kept.
 
     Raises:
@@ -248,6 +257,74 @@ def check_resolution(resolution: int) -> None:
     raise ConfigError(f"resolution is {resolution}, but must be a positive multiple of 8; use {nearest}")
 
 
+def draw_pattern(side: int, rng: np.random.Generator) -> Tensor:
+    """One drawn picture, `[3,side,side]` in [-1,1].
+
+    Args:
+        side: in pixels.
+        rng: all the randomness.
+    """
+    kind = KINDS[int(rng.integers(len(KINDS)))]
+    low, high = (rng.uniform(-1.0, 1.0, 3) for _ in range(2))
+    if rng.random() < 0.5:
+        low, high = np.full(3, low[0]), np.full(3, high[0])
+    share = torch.from_numpy(kind(side, rng)).float()
+    first, second = (torch.from_numpy(colour).float()[:, None, None] for colour in (low, high))
+    return first + (second - first) * share
+
+
+def _plain(side: int, rng: np.random.Generator) -> FloatArray:
+    return np.zeros((side, side))
+
+
+def _gradient(side: int, rng: np.random.Generator) -> FloatArray:
+    across = _across(side, rng)
+    share: FloatArray = (across - across.min()) / np.ptp(across)
+    return share
+
+
+def _stripes(side: int, rng: np.random.Generator) -> FloatArray:
+    """Smooth or sharp stripes of any direction, half of them level or upright."""
+    period = math.exp(rng.uniform(math.log(LEAST_PERIOD), math.log(LARGEST_PERIOD)))
+    wave = np.sin(2.0 * math.pi * (_across(side, rng) / period + rng.uniform()))
+    sharpness = rng.uniform(1.0, 8.0)
+    share: FloatArray = 0.5 + 0.5 * np.clip(sharpness * wave, -1.0, 1.0)
+    return share
+
+
+def _net(side: int, rng: np.random.Generator) -> FloatArray:
+    """Wires of two directions on a plain ground."""
+    share: FloatArray = np.maximum(_stripes(side, rng) ** 4, _stripes(side, rng) ** 4)
+    return share
+
+
+def _strokes(side: int, rng: np.random.Generator) -> FloatArray:
+    """Straight strokes of one width, as letters have them, with smooth edges."""
+    fine = side * OVERSAMPLING
+    down, across = np.mgrid[:fine, :fine] / OVERSAMPLING
+    width = math.exp(rng.uniform(0.0, math.log(8.0)))
+    drawn = np.zeros((fine, fine), dtype=bool)
+    for _ in range(STROKES):
+        (top, left), length = rng.uniform(0.0, side, 2), rng.uniform(width, max(width, side / 3.0))
+        turn = rng.integers(4) * math.pi / 4.0 if rng.random() < 0.7 else rng.uniform(0.0, math.pi)
+        along = (down - top) * math.sin(turn) + (across - left) * math.cos(turn)
+        beside = (across - left) * math.sin(turn) - (down - top) * math.cos(turn)
+        drawn |= (np.abs(along) < length / 2.0) & (np.abs(beside) < width / 2.0)
+    share: FloatArray = drawn.reshape(side, OVERSAMPLING, side, OVERSAMPLING).mean((1, 3))
+    return share
+
+
+def _across(side: int, rng: np.random.Generator) -> FloatArray:
+    """Pixels along a random direction, `[side,side]`."""
+    turn = rng.integers(2) * math.pi / 2.0 if rng.random() < 0.5 else rng.uniform(0.0, math.pi)
+    down, across = np.mgrid[:side, :side]
+    distance: FloatArray = down * math.sin(turn) + across * math.cos(turn)
+    return distance
+
+
 def _render(image: Image.Image, view: View, resolution: int) -> Image.Image:
     size = (resolution, resolution)
     return image.resize(size, Image.Resampling.LANCZOS, box=view.box, reducing_gap=REDUCING_GAP)
+
+
+KINDS: tuple[Callable[[int, np.random.Generator], FloatArray], ...] = (_plain, _gradient, _stripes, _net, _strokes)

@@ -34,8 +34,7 @@ from jeppa.train.step import Batch, Objective, Terms
 from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.codec import measure
 from jeppa.vae.linear_start import principal_components, start_linear
-from jeppa.vae.nets import encoder_parts
-from jeppa.vae.pyramid import PyramidAutoencoder
+from jeppa.vae.nets import PyramidAutoencoder, encoder_parts
 
 SHEET_IMAGES = 8
 STATISTICS_IMAGES = 512
