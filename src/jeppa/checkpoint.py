@@ -98,7 +98,7 @@ def save_checkpoint(
 def newest_checkpoint(run: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest intact checkpoint of `run`, and a line for each newer one that was passed over."""
     passed_over: list[str] = []
-    for folder in _candidates(run):
+    for folder in _checkpoint_folders(run):
         problem = verify(folder) or ("of another run" if _is_foreign(folder, run) else None)
         if problem is None:
             return Checkpoint(folder, _step(folder)), passed_over
@@ -183,7 +183,7 @@ def _prune(run: Path, step: int, keep: int) -> None:
     A damaged checkpoint does not count, whatever its step, so it never pushes the last intact one out.
     """
     intact = 1
-    for folder in _candidates(run):
+    for folder in _checkpoint_folders(run):
         if _step(folder) >= step or _is_foreign(folder, run):
             continue
         if intact < keep:
@@ -202,7 +202,7 @@ def _is_foreign(folder: Path, run: Path) -> bool:
     return None not in (own, theirs) and own != theirs
 
 
-def _candidates(run: Path) -> list[Path]:
+def _checkpoint_folders(run: Path) -> list[Path]:
     """Checkpoint folders, the highest step first; unfinished ones (.tmp) and strangers are left out."""
     found = [path for path in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda path: (_step(path), path.suffix != ".old"), reverse=True)

@@ -3,7 +3,7 @@
 Every setting is a field here once: the command line takes its flags, defaults and help from these fields,
 a run folder's `config.yaml` is these fields, and an unknown key is an error that names the nearest known one.
 
-The settings of sampling stand here too, so that the command line has its flags without loading torch.
+Nothing here needs torch, so that the command line has its flags and their help at once.
 """
 
 import difflib

@@ -4,20 +4,19 @@ Diagonal Gaussian: a mean and a log-variance per element. Units: natural log thr
 of the variance; log(2*pi) is included. Sums run over all dimensions but the first, in float32 for any narrower input,
 and in float64 for float64.
 
-Student's t with a mean and a variance for every pixel: errors with heavier tails than a Gaussian's.
+Student's t: a mean and a variance for every pixel, for errors with heavier tails than a Gaussian's. Takahashi et al.,
+Student-t Variational Autoencoder for Robust Density Estimation, IJCAI 2018. The family is given by its *variance*,
+not its scale, so that a sigma map means the same as for a Gaussian: scale^2 = variance * (df - 2) / df, which needs
+more than two degrees of freedom.
 
-Takahashi et al., Student-t Variational Autoencoder for Robust Density Estimation, IJCAI 2018. The family is
-given by its *variance*, not its scale, so that a sigma map means the same as for a Gaussian:
-scale^2 = variance * (df - 2) / df, which needs more than two degrees of freedom.
+A Gaussian over bands is diagonal in a basis of colours and spatial frequencies instead of pixels. A drawn residual is
+*correlated* between pixels, so it looks like grain or texture and not like salt and pepper. The basis is orthonormal:
+it neither adds nor removes volume, so log-likelihoods compare with those of a pixel distribution. Coefficient (k, l)
+of the 8x8 cell (i, j) stands at pixel (8i + k, 8j + l) of an image-sized tensor.
 
-A distribution that is diagonal in a basis of colours and spatial frequencies instead of pixels.
-
-A drawn residual of it is *correlated* between pixels, so it looks like grain or texture and not like salt and
-pepper. The basis is orthonormal: it neither adds nor removes volume, so log-likelihoods compare with those of a pixel
-distribution. Coefficient (k, l) of the 8x8 cell (i, j) stands at pixel (8i + k, 8j + l) of an image-sized tensor.
-
-Two bases: `dct`, the block transform of JPEG, and `lapped`, the lapped orthogonal transform, whose functions reach
-over half of the neighbouring cells, so that a draw has no seams between cells. `results/bands.py` compares them.
+It has two bases: `dct`, the block transform of JPEG, and `lapped`, the lapped orthogonal transform, whose functions
+reach over half of the neighbouring cells, so that a draw has no seams between cells. `results/bands.py` compares
+them.
 """
 
 import math

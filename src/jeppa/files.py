@@ -63,7 +63,7 @@ def parse_json(content: bytes, origin: str) -> dict[str, Any]:
     """The object that `content` spells.
 
     Args:
-        content: UTF-8, at most `MAX_BYTES`.
+        content: UTF-8, at most `MAX_JSON_BYTES`.
         origin: what the error calls it.
 
     Raises:

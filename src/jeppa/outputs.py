@@ -152,7 +152,7 @@ def interpolate_files(
     """
     _check_label(settings, [method])
     shares = even_shares(frames)
-    first, second = _ends(model, a, b, settings)
+    first, second = _read_ends(model, a, b, settings)
     about = {**settings.model_dump(mode="json"), "a": a, "b": b, "method": method, "model": model.path}
     path = []
     for index, point in enumerate(between(model, first, second, shares, method, settings)):
@@ -184,7 +184,7 @@ def mix_files(
     """
     chosen = methods or _all_methods(model)
     _check_label(settings, chosen)
-    first, second = _ends(model, a, b, settings)
+    first, second = _read_ends(model, a, b, settings)
     mixed: dict[str, Tensor] = {}
     for method in chosen:
         (point,) = between(model, first, second, [share], method, settings)
@@ -205,7 +205,7 @@ def _check_label(settings: DDIMSettings, methods: Sequence[Method]) -> None:
         raise ConfigError(f"label is {settings.label!r}, but only a morph has use for it: leave --label out")
 
 
-def _ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[Tensor, Tensor]:
+def _read_ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[Tensor, Tensor]:
     """Both pictures as x of one size: the one asked for, else that of the denoiser's training."""
     alone = model.denoiser is None and settings.resolution is None
     side = model.side(VAE_SIDE if alone else settings.resolution)

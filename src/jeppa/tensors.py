@@ -81,12 +81,12 @@ def _read_header(stream: BufferedReader, path: Path) -> tuple[dict[str, _Place],
     notes = header.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
         raise _damaged(path, "its metadata is no mapping of text to text")
-    places = {name: _place(name, entry, path) for name, entry in header.items()}
+    places = {name: _parse_place(name, entry, path) for name, entry in header.items()}
     _check_cover(places, size - start, path)
     return places, start
 
 
-def _place(name: str, entry: Any, path: Path) -> _Place:
+def _parse_place(name: str, entry: Any, path: Path) -> _Place:
     if not isinstance(entry, dict) or set(entry) != _FIELDS:
         raise _damaged(path, f"{name!r:.80} is not described by dtype, shape and data_offsets")
     dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None

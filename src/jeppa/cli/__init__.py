@@ -38,7 +38,7 @@ SPOKEN = (
 )  # fmt: skip
 
 
-def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
+def run_evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
     """Measure a VAE on images it was not trained on; writes metrics.json.
 
     Args:
@@ -49,14 +49,13 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
         split: heldout, train or all; say all for a folder that holds nothing but held-out images.
     """
     from jeppa.data import open_source
-    from jeppa.lab.evaluate import evaluate as measure
-    from jeppa.lab.evaluate import write_metrics
+    from jeppa.lab.evaluate import evaluate, write_metrics
     from jeppa.pipeline import load_model
 
     loaded = load_model(model)
     source = open_source(data, split)  # type: ignore[arg-type]
     say_skipped(source)
-    evaluation = measure(loaded.codec.vae, source, resolution, str(model))
+    evaluation = evaluate(loaded.codec.vae, source, resolution, str(model))
     write_metrics(evaluation, out)
     reasons = evaluation.metrics["reasons"]
     for key in SPOKEN:
@@ -65,7 +64,7 @@ def evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None
     say(f"metrics: {out}")
 
 
-def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
+def run_calibrate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
     """Fit the size of sigma to images and export the model with it; reconstructions stay as they are.
 
     Choose images of the kind that the model will be used on and was not trained on, at the size that they will have. A
@@ -80,20 +79,20 @@ def calibrate(*, model: Path, data: str, out: Path, resolution: int | None = Non
     """
     from jeppa.data import open_source
     from jeppa.files import make_folder
-    from jeppa.lab.calibrate import calibrate as fit_sigma
+    from jeppa.lab.calibrate import calibrate
     from jeppa.pipeline import load_model
 
     codec = load_model(model).codec
     source = open_source(data, split)  # type: ignore[arg-type]
     say_skipped(source)
-    factor = fit_sigma(codec.vae, [(source, resolution)])
+    factor = calibrate(codec.vae, [(source, resolution)])
     make_folder(out)
     codec.save(out)
     say(f"sigma: times {factor:.2f} in the middle, a curve fitted on {len(source)} images")
     say(f"model: {out}")
 
 
-def compare(
+def run_compare(
     *,
     data: str,
     out: Path,
@@ -126,8 +125,7 @@ def compare(
         evaluate_at: side of the centred square to measure; whole pictures unless given.
         jobs: runs at a time; one for each core unless given.
     """
-    from jeppa.lab.compare import Comparison
-    from jeppa.lab.compare import compare as run_comparison
+    from jeppa.lab.compare import Comparison, compare
     from jeppa.lab.compare.run import default_jobs
 
     values = {
@@ -136,7 +134,7 @@ def compare(
     }  # fmt: skip
     comparison = parse(Comparison, values, "flags")
     command = f"jeppa compare {' '.join(sys.argv[2:])}" if sys.argv[1:2] == ["compare"] else ""
-    say(f"report: {run_comparison(comparison, out, console, jobs or default_jobs(), command)}")
+    say(f"report: {compare(comparison, out, console, jobs or default_jobs(), command)}")
 
 
 def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,growth", alternations: int = 5) -> None:
@@ -167,8 +165,11 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
-for command in (reconstruct, generate, interpolate, mix, evaluate, calibrate, compare, bench, models):
+for command in (reconstruct, generate, interpolate, mix, bench, models):
     app.command(command)
+app.command(run_evaluate, name="evaluate")
+app.command(run_calibrate, name="calibrate")
+app.command(run_compare, name="compare")
 
 
 @app.command

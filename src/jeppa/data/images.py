@@ -1,14 +1,13 @@
-"""Pixels to x and back: the only place with range conversion.
+"""Pixels to x and back (the only place with range conversion), PNG files, and contact sheets.
 
 Inside the package an image is x, float32 `[3,H,W]` in [-1,1]; `jeppa.data.decode` gives 8-bit sRGB "pixels", uint8
 `[H,W,3]`.
 
-Finished pictures as PNG files that carry the settings that made them.
+Finished pictures are PNG files that carry the settings that made them: JSON in a PNG text chunk under the key
+"jeppa"; viewers ignore it, `read_settings` reads it back, and a picture therefore explains itself wherever it is
+copied to.
 
-The settings are JSON in a PNG text chunk under the key "jeppa"; viewers ignore it, `read_settings` reads it
-back, and a picture therefore explains itself wherever it is copied to.
-
-Contact sheets and colour-mapped sigma maps: several pictures as one array of pixels.
+A contact sheet is several pictures or colour-mapped sigma maps as one array of pixels.
 """
 
 import json

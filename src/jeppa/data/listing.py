@@ -5,10 +5,9 @@ A member is refused, listed and left unread when its name is absolute or climbs 
 or encrypted, when it is larger than `MAX_FILE_BYTES`, or when it is larger than `FREE_BYTES` and expands
 more than `MAX_RATIO` times (deflate reaches 1032, photographs hardly 2).
 
-`builtin:photos`: the photographs that scikit-image and scikit-learn install with themselves.
-
-They make the demo and the comparison runnable without a download. The split is by scene and fixed here, so
-that no held-out picture shares its motif with a training picture (the two motorcycle views are one scene).
+`builtin:photos` are the photographs that scikit-image and scikit-learn install with themselves. They make the demo
+and the comparison runnable without a download. The split is by scene and fixed here, so that no held-out picture
+shares its motif with a training picture (the two motorcycle views are one scene).
 """
 
 import os

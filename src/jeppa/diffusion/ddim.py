@@ -256,7 +256,7 @@ def sample_ddim(
             f"{what}, which draws noise, but there are {given} generators for {len(z_T)} samples: "
             "pass one for each sample, or set eta and temperature to 0"
         )
-    return _steps(denoise, z_T, bars, visited, settings, generators)
+    return _sample_steps(denoise, z_T, bars, visited, settings, generators)
 
 
 def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -279,7 +279,7 @@ def initial_noise(shape_of_one: Sequence[int], generators: list[torch.Generator]
     return _noise((len(generators), *shape_of_one), generators)
 
 
-def _steps(
+def _sample_steps(
     denoise: Denoise,
     zt: Tensor,
     bars: list[float],

@@ -4,11 +4,10 @@ A stock diffusers UNet2DModel, with or without classes, and a variance head besi
 `denoise(zt, t)` callable that the loss and the sampler take. Class-free operation has a label of its own, the null
 label, one past the last class.
 
-The variance head: how far off the denoiser expects its own prediction to be, element by element.
-
-It stands on the denoiser's last features and gives them no gradient, so the mean is that of an ordinary denoiser, and
-a head can be added to one that is already trained. Faithful heteroscedastic regression, Stirn et al., arXiv
-2212.09184, applied to the residual of the noise prediction of Bao et al., arXiv 2206.07309 (NPR).
+The variance head says how far off the denoiser expects its own prediction to be, element by element. It stands on the
+denoiser's last features and gives them no gradient, so the mean is that of an ordinary denoiser, and a head can be
+added to one that is already trained. Faithful heteroscedastic regression, Stirn et al., arXiv 2212.09184, applied to
+the residual of the noise prediction of Bao et al., arXiv 2206.07309 (NPR).
 """
 
 import math
@@ -50,7 +49,7 @@ class VarianceHead(ModelMixin, ConfigMixin):
         self.from_features = nn.Conv2d(feature_channels, channels, 3, padding=1)
         self.from_latents = nn.Conv2d(2 * latent_channels, channels, 3, padding=1)
         self.from_time = nn.Linear(time_channels, channels)
-        self.residuals = nn.ModuleList(_Residual(channels, time_channels) for _ in range(blocks))
+        self.residuals = nn.ModuleList(_VarianceResidual(channels, time_channels) for _ in range(blocks))
         self.out = nn.Conv2d(channels, latent_channels, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         if self.out.bias is not None:
@@ -75,7 +74,7 @@ class VarianceHead(ModelMixin, ConfigMixin):
         return logvar.clamp(MIN_LOGVAR, MAX_LOGVAR)
 
 
-class _Residual(nn.Module):
+class _VarianceResidual(nn.Module):
     def __init__(self, channels: int, time_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)

@@ -1,4 +1,4 @@
-"""What a net says about a noised latent: v, eps or x0, and how far off it expects to be.
+"""What a net says about a noised latent (v, eps or x0, and how far off it expects to be), and what it is trained on.
 
 zt = a z0 + b eps with a = sqrt(alpha_bar), b = sqrt(1 - alpha_bar), so each of v, eps and x0 is a linear function of
 zt and any other, and a variance of one given zt is a multiple of that of another:
@@ -7,9 +7,8 @@ zt and any other, and a variance of one given zt is a multiple of that of anothe
 
 The factor of eps grows without bound towards pure noise; that of v never exceeds 1.
 
-The training objective of the denoiser, with the random choices that a training step makes.
-
-Everything is a pure function of tensors; randomness comes in as a generator.
+The loss and the random choices that a training step makes follow. Everything is a pure function of tensors;
+randomness comes in as a generator.
 """
 
 from collections.abc import Callable

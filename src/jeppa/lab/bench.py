@@ -78,7 +78,7 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """With four significant digits."""
-        return {key: _rounded(value) for key, value in asdict(self).items()}
+        return {key: _four_digits(value) for key, value in asdict(self).items()}
 
 
 def race(name: str, ours: Work, peer: Work, alternations: int, note: str) -> Row:
@@ -119,7 +119,7 @@ def seconds(work: Work) -> float:
     return time.perf_counter() - start
 
 
-def _rounded(value: object) -> object:
+def _four_digits(value: object) -> object:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

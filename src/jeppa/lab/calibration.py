@@ -1,13 +1,12 @@
-"""Is sigma as large as the error? Calibration of each pixel's p(x|z), one value per image.
+"""Is sigma as large as the error, and is it large where the error is? One value per image.
 
 Common arguments: `x` original `[B,3,H,W]` in [-1,1]; `mean` reconstruction of the same shape, *not* clamped;
 `logvar` natural log of the variance of x, any shape that broadcasts to `mean`; `df` None for Gaussian marginals, or
 the degrees of freedom (above 2) of Student-t marginals, whose *variance* is exp(logvar) too. Pass the dequantised
 `x` where sigma may be as small as half a grey level, else rounding to 8 bits counts as model error.
 
-Is sigma large where the error is? Scores of the order of sigma alone, one value per image.
-
-Any rising function of sigma has the same scores. Arguments are as in `jeppa.lab.calibration`.
+Calibration (`chi2`, `coverage`, `pit`, `crps`) judges each pixel's p(x|z). The others are scores of the order of sigma
+alone: any rising function of sigma has the same scores.
 """
 
 import math

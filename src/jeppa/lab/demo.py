@@ -70,11 +70,11 @@ def run_demo(out: Path, seed: int, console: Console) -> Path:
         _calibrate(load_model(out / TUNED), out / CALIBRATED)
     models = {TUNED: load_model(out / CALIBRATED), SHIPPED: shipped}
     with clock.measure("evaluate"):
-        measured = {name: _evaluate(model, heldout, out / name) for name, model in models.items()}
+        measured = {name: _evaluate_model(model, heldout, out / name) for name, model in models.items()}
         reconstructions = _reconstruct(models, heldout, out)
     with clock.measure("generate"):
         generated = _sample(denoiser, out)
-        path = _walk(models[TUNED], heldout, out)
+        path = _interpolate(models[TUNED], heldout, out)
     report: Json = {
         "title": "jeppa demo",
         "command": f"jeppa demo --out {out} --seed {seed}",
@@ -172,7 +172,7 @@ def _first_samples(model: Model, path: Path) -> None:
     write_png(contact_sheet(rows), path)
 
 
-def _evaluate(model: Model, heldout: ImageSource, folder: Path) -> Evaluation:
+def _evaluate_model(model: Model, heldout: ImageSource, folder: Path) -> Evaluation:
     make_folder(folder)
     evaluation = evaluate(model.codec.vae, heldout, None, str(model.path))
     write_metrics(evaluation, folder / "metrics.json")
@@ -239,7 +239,7 @@ def _sample(model: Model, out: Path) -> Json:
     }
 
 
-def _walk(model: Model, heldout: ImageSource, out: Path) -> Json:
+def _interpolate(model: Model, heldout: ImageSource, out: Path) -> Json:
     pictures = dict(evaluation_images(heldout, PATH_SIDE))
     a, b = PATH_ENDS
     make_folder(out / "interpolation")

@@ -4,14 +4,10 @@ Images are float tensors `[B,3,H,W]` in [-1,1]; a reconstruction is clamped to t
 but not rounded to 8 bits. Every function returns `[B]` float32, to be averaged over images by
 `jeppa.lab.statistics`. PSNR and SSIM are those of torchmetrics, CIEDE2000 that of scikit-image.
 
-Beside them stands what they compete with.
-
-Lossless codecs: the price that the bound of a likelihood model competes with.
-
-What a learned sigma must beat: one constant, and the edges of the reconstruction.
-
-Without the second, sigma could be just an edge detector. Both are given the true error, so they are as strong as
-such a sigma can be. Arguments are as in `jeppa.lab.calibration`.
+Beside them stands what they compete with: for the bound of a likelihood model the price of lossless codecs, for a
+learned sigma one constant and the edges of the reconstruction. Without the second, sigma could be just an edge
+detector. Both are given the true error, so they are as strong as such a sigma can be. Arguments are as in
+`jeppa.lab.calibration`.
 """
 
 import io
@@ -210,10 +206,10 @@ def lossless_bpd(pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
         pixels: sRGB, `[H,W,3]`.
     """
     image = Image.fromarray(pixels)
-    return {key: 8.0 * _size(image, *codec) / pixels.size for key, codec in CODECS.items()}
+    return {key: 8.0 * _encoded_bytes(image, *codec) / pixels.size for key, codec in CODECS.items()}
 
 
-def _size(image: Image.Image, format_name: str, options: dict[str, Any]) -> int:
+def _encoded_bytes(image: Image.Image, format_name: str, options: dict[str, Any]) -> int:
     stream = io.BytesIO()
     image.save(stream, format=format_name, **options)
     return stream.tell()

@@ -1,13 +1,12 @@
-"""How much of a sigma's miscalibration two numbers mend: a slope and an offset of the log-variance.
+"""How much of a sigma's miscalibration two numbers mend, a slope and an offset of the log-variance; and a rising curve.
 
 logvar -> reference + offset + slope * (logvar - reference). They are fitted on held-out images by likelihood and
 judged on others (two folds, images of even and odd index), so a gain is real and not fitted.
 Compare Laves et al., arXiv 2006.13092 (one factor), and Kuleshov et al., arXiv 1807.00263.
 
-The rising curve from predicted to right log-variance, fitted by likelihood.
-
-Two numbers cannot mend a sigma that is too small in the middle and too large at the ends, as ours is on photographs
-(`results/calibration.md`). Source of the idea: isotonic recalibration, Kuleshov et al., arXiv 1807.00263.
+The curve goes from predicted to right log-variance, fitted by likelihood. Two numbers cannot mend a sigma that is too
+small in the middle and too large at the ends, as ours is on photographs (`results/calibration.md`). Source of the
+idea: isotonic recalibration, Kuleshov et al., arXiv 1807.00263.
 """
 
 from collections.abc import Sequence
@@ -135,7 +134,7 @@ def fit_rising(sets: Sequence[Sequence[Sample]], knots: int) -> tuple[Array, Arr
     sizes = [sum(len(one.squared) for one in samples) for samples in sets]
     weight = np.concatenate([np.full(size, 1.0 / (size * len(sizes))) for size in sizes])
 
-    at = _spread(_quantiles(logvar, weight, np.linspace(OUTERMOST, 1.0 - OUTERMOST, knots)))
+    at = _make_rising(_quantiles(logvar, weight, np.linspace(OUTERMOST, 1.0 - OUTERMOST, knots)))
     piece = np.clip(np.searchsorted(at, logvar) - 1, 0, knots - 2)
     share = np.clip((logvar - at[piece]) / (at[piece + 1] - at[piece]), 0.0, 1.0)
     beyond = logvar - np.clip(logvar, at[0], at[-1])
@@ -159,7 +158,7 @@ def _quantiles(values: Array, weight: Array, shares: Array) -> Array:
     return result
 
 
-def _spread(at: Array) -> Array:
+def _make_rising(at: Array) -> Array:
     """The same in rising order, also where many are equal."""
     ramp = LEAST_GAP * np.arange(len(at))
     result: Array = np.maximum.accumulate(at - ramp) + ramp

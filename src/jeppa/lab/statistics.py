@@ -1,4 +1,4 @@
-"""Expected normalised calibration error and the reliability curve, pooled over any number of images.
+"""Intervals of a mean over images, and calibration error (ENCE) and reliability pooled over any number of images.
 
 All pixels of all images are sorted by sigma into equal-count bins. An image enters as a small histogram over the
 log-variance, and histograms add up; the equal-count bins are cut from the sum. This differs from sorting all pixels
@@ -8,7 +8,7 @@ Tasks, arXiv 1905.11659.
 A histogram is float64 `[FINE_BINS,4]`: count, sum of predicted variance, of squared error, and of the squared error
 of an image drawn from the prediction itself.
 
-Confidence interval of a mean over images: the image is resampled, as its pixels are correlated.
+For the confidence interval of a mean the image is resampled, as its pixels are correlated.
 """
 
 from dataclasses import dataclass

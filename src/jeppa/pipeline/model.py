@@ -1,18 +1,14 @@
 """A working model: a VAE with its latent statistics and, from a diffusion run, the denoiser.
 
-How many pictures are made at once, and what is said where even these do not fit in memory.
+How many pictures are made at once: a VAE works in tiles, so its memory stays flat. A denoiser does not: its attention
+sees the whole picture, and what it keeps grows with the pixels of all pictures of a batch.
 
-A VAE works in tiles, so its memory stays flat. A denoiser does not: its attention sees the whole picture, and what it
-keeps grows with the pixels of all pictures of a batch.
+How unsure the denoiser was of a sample is one number for each, for ranking and rejection. Of five candidates the mean
+variance found bad samples best, ahead of means of its logarithm over all steps or the first, middle or last third of
+them (`results/sampler.md`).
 
-How unsure the denoiser was of a sample: one number for each, for ranking and rejection.
-
-Of five candidates the mean variance found bad samples best, ahead of means of its logarithm over all steps or the
-first, middle or last third of them (`results/sampler.md`).
-
-A sampling step in pictures: the decoded estimate, and how far off every pixel of it may be.
-
-The law of total variance, over what the denoiser does not know about x0 and what the decoder does not know about x:
+A preview shows a sampling step: the decoded estimate, and how far off every pixel of it may be. That is the law of
+total variance, over what the denoiser does not know about x0 and what the decoder does not know about x:
 
     Var[x] = E[Var[x|x0]] + Var[E[x|x0]],    x0 ~ N(estimate, Var[x0|zt]).
 

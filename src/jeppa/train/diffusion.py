@@ -86,14 +86,14 @@ def start_from(denoiser: Denoiser, labels: tuple[str, ...], trained: Model) -> N
     """
     given = _net(trained)
     try:
-        _take(denoiser.unet, given.unet, {CLASSES: _classes(denoiser, labels, trained)})
+        _load_state(denoiser.unet, given.unet, {CLASSES: _classes(denoiser, labels, trained)})
         if denoiser.head is not None and given.head is not None:
-            _take(denoiser.head, given.head, {})
+            _load_state(denoiser.head, given.head, {})
     except RuntimeError:
         raise _differs(trained) from None
 
 
-def _take(net: nn.Module, given: nn.Module, instead: dict[str, Tensor | None]) -> None:
+def _load_state(net: nn.Module, given: nn.Module, instead: dict[str, Tensor | None]) -> None:
     state = {name: value for name, value in given.state_dict().items() if name not in instead}
     net.load_state_dict(state | {name: value for name, value in instead.items() if value is not None})
 

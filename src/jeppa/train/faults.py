@@ -46,13 +46,13 @@ def told_plainly(run: Path, optim: OptimConfig, resolution: int) -> Iterator[Non
     try:
         yield
     except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
-        line = _line(error, run, optim, resolution)
+        line = _describe(error, run, optim, resolution)
         if line is None:
             raise
         raise TrainingError(line) from None
 
 
-def _line(error: Exception, run: Path, optim: OptimConfig, resolution: int) -> str | None:
+def _describe(error: Exception, run: Path, optim: OptimConfig, resolution: int) -> str | None:
     text = " ".join(str(error).split())
     if lacks_memory(error):
         return f"{run}: out of memory {_remedy(optim, resolution)}"

@@ -162,7 +162,7 @@ def _train(
                 refuse_to_keep(run, step, objective, ema, optimizer)
             if step % optim.log_every == 0 or last:
                 lr = schedule.get_last_lr()[0]
-                figures = _line(objective, window, step, lr, speed)
+                figures = _log_line(objective, window, step, lr, speed)
                 log.write(figures)
                 window = _Window()
             if step % optim.sample_every == 0 or last:
@@ -218,7 +218,7 @@ class _Window:
         return {key: value / self.count for key, value in self.sums.items()}
 
 
-def _line(objective: Objective, window: _Window, step: int, lr: float, speed: float) -> dict[str, float]:
+def _log_line(objective: Objective, window: _Window, step: int, lr: float, speed: float) -> dict[str, float]:
     figures: dict[str, float] = {"step": step, "images": objective.images_seen(step)}
     if window.count:
         means = window.means()

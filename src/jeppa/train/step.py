@@ -131,7 +131,7 @@ class Stepper:
         drawn = placed(self.objective.draw(batch, generator), self.accelerator.device, self.runtime)
         self.optimizer.zero_grad()
         terms = self._add_gradients(parts(drawn, self.optim))
-        means = _means(terms)
+        means = _mean_terms(terms)
         norms = [
             float(self.accelerator.clip_grad_norm_(group, self.optim.clip_norm)) for group in self.objective.groups()
         ]
@@ -146,7 +146,7 @@ class Stepper:
     def _add_gradients(self, batches: list[Batch]) -> Terms:
         """Those of the mean loss over all parts together."""
         means = self._survey(batches) if len(batches) > 1 and self.objective.coupled else None
-        count = sum(_size(batch) for batch in batches)
+        count = sum(_batch_size(batch) for batch in batches)
         found = []
         for batch in batches:
             with self._synchronised(batch is batches[-1]):
@@ -160,7 +160,7 @@ class Stepper:
     def _survey(self, batches: list[Batch]) -> Terms:
         """The means over the whole batch of terms that do not depend on such means."""
         with autocast(self.accelerator.device, self.runtime):
-            return _means(_joined([self.objective(batch) for batch in batches]))
+            return _mean_terms(_joined([self.objective(batch) for batch in batches]))
 
     @contextmanager
     def _synchronised(self, last: bool) -> Iterator[None]:
@@ -204,7 +204,7 @@ def parts(batch: Batch, optim: OptimConfig) -> list[Batch]:
     """
     if optim.micro_batch is None:
         return [batch]
-    size = max(1, optim.micro_batch * _size(batch) // optim.batch_size)
+    size = max(1, optim.micro_batch * _batch_size(batch) // optim.batch_size)
     cut = {key: value.split(size) for key, value in batch.items()}
     return [dict(zip(cut, part, strict=True)) for part in zip(*cut.values(), strict=True)]
 
@@ -224,7 +224,7 @@ def autocast(device: torch.device, runtime: Runtime) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
 
 
-def _size(batch: Batch) -> int:
+def _batch_size(batch: Batch) -> int:
     return len(next(iter(batch.values())))
 
 
@@ -232,5 +232,5 @@ def _joined(found: list[Terms]) -> Terms:
     return {key: torch.cat([terms[key] for terms in found]) for key in found[0]}
 
 
-def _means(terms: Terms) -> Terms:
+def _mean_terms(terms: Terms) -> Terms:
     return {key: value.mean() for key, value in terms.items()}

@@ -7,7 +7,7 @@ variances of the tiles and never below the smallest.
 
 Source: Genest and Zidek, Combining probability distributions, Statistical Science 1(1), 1986.
 
-Where tiles lie along one side of a picture, and the windows that blend them, a partition of unity:
+Tiles lie along one side of a picture like this, and the windows that blend them are a partition of unity:
 
     tile i      ...1111111111\\\\\\\\..........
     tile i+1        ..........////////1111111...

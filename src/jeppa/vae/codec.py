@@ -1,16 +1,13 @@
 """A VAE on the disk, and as the codec between images and the latents that a denoiser sees.
 
-A VAE as a folder that diffusers opens: `vae/` (stock AutoencoderKL, or a pyramid), `sigma_head/`,
-`texture_head/`, `model.json`.
+Diffusers opens its folder: `vae/` (stock AutoencoderKL, or a pyramid), beside `sigma_head/`, `texture_head/` and
+`model.json`. `vae/config.json` carries the latent statistics under diffusers' names: `latents_mean`, `latents_std` per channel, and the one
+`scaling_factor` and `shift_factor` that every pipeline reads.
 
-`vae/config.json` carries the latent statistics under diffusers' names: `latents_mean`, `latents_std` per channel,
-and the one `scaling_factor` and `shift_factor` that every pipeline reads.
-
-Between images and the latents that a denoiser sees: a frozen VAE and per-channel shift and scale.
-
-A denoiser expects data of about unit variance; a VAE's latent has whatever scale training gave it. The shift and
-the scale are measured over training images and travel with the checkpoint. Rombach et al., arXiv 2112.10752,
-appendix G, measure one scale for all channels; here each channel has its own, as in EDM2 (arXiv 2312.02696).
+The codec is a frozen VAE with a shift and a scale for each channel. A denoiser expects data of about unit variance; a
+VAE's latent has whatever scale training gave it. The shift and the scale are measured over training images and travel
+with the checkpoint. Rombach et al., arXiv 2112.10752, appendix G, measure one scale for all channels; here each
+channel has its own, as in EDM2 (arXiv 2312.02696).
 """
 
 import json

@@ -3,11 +3,9 @@
 Three things make tiles show, and each has its remedy here:
 
 - near its ends a tile is computed from padding instead of picture: tiles overlap, and the ends have weight 0
-  (`spans`);
-- group norm takes statistics over the whole picture: they are measured once for all tiles (`statistics`);
-- self-attention sees the tile only: where neighbours differ they are blended, surer ones first (`pool`).
-
-Group norm with the statistics of the whole picture, for a net that sees one tile of it at a time.
+  (`jeppa.vae.blending`);
+- group norm takes statistics over the whole picture: they are measured once for all tiles;
+- self-attention sees the tile only: where neighbours differ they are blended, surer ones first (`jeppa.vae.blending`).
 
 Group norm divides by the mean and the variance of a *whole* picture. With those of a tile, a plain sky comes out in
 another tone beside a tile of leaves. The statistics are therefore measured once, on crops spread over the picture
@@ -15,9 +13,8 @@ that pass through the net together: at each norm all crops are normalised with t
 the next norm are measured on the right features. `results/tiling.py` compares this with a thumbnail and with each
 tile's own.
 
-Both are torch function modes: they replace the calls of `group_norm` of any net, on this thread, while it runs.
-
-How large tiles may be, and how much of them to leave unused, from a net's architecture.
+Measuring and applying them are torch function modes: they replace the calls of `group_norm` of any net, on this
+thread, while it runs. How large tiles may be, and how much of them to leave unused, follows from a net's architecture.
 """
 
 import math
@@ -115,7 +112,7 @@ class _Measuring(TorchFunctionMode):
         if func is not F.group_norm:
             return func(*args, **(kwargs or {}))
         hidden, groups = args[:2]
-        self.found.append(_moments(self._inner(hidden), groups))
+        self.found.append(_group_moments(self._inner(hidden), groups))
         return _normalise(self.found[-1], *args, **(kwargs or {}))
 
     def _inner(self, hidden: Tensor) -> Tensor:
@@ -124,7 +121,7 @@ class _Measuring(TorchFunctionMode):
         return hidden[..., border:-border, border:-border] if hidden.dim() == 4 and border else hidden
 
 
-def _moments(hidden: Tensor, groups: int) -> Moments:
+def _group_moments(hidden: Tensor, groups: int) -> Moments:
     """Over crops, channels of the group and places."""
     grouped = hidden.float().unflatten(1, (groups, -1))
     over = [dim for dim in range(grouped.dim()) if dim != 1]

@@ -29,7 +29,7 @@ from jeppa.lab.compare.plan import (
     settings_of,
     settled_rate,
 )
-from jeppa.lab.compare.summary import Json, codecs, paired, rates, read_evaluation, summarise_arm, write_json
+from jeppa.lab.compare.summary import Json, codecs, paired, rates_of_arms, read_evaluation, summarise_arm, write_json
 from jeppa.lab.compare.work import EVALUATION, Pool, Told
 from jeppa.lab.report import write_compare
 from jeppa.machine import machine
@@ -91,7 +91,7 @@ def compare(comparison: Comparison, out: Path, console: Console, jobs: int, comm
     """
     began = time.perf_counter()
     make_folder(out)
-    _claim(comparison, out)
+    _claim_folder(comparison, out)
     runs = runs_of(comparison, out)
     todo = [run for run in runs if not (run.folder / EVALUATION).is_file()]
     finished = {run.name for run in runs} - {run.name for run in todo}
@@ -103,7 +103,7 @@ def compare(comparison: Comparison, out: Path, console: Console, jobs: int, comm
     return write_compare(out)
 
 
-def _claim(comparison: Comparison, out: Path) -> None:
+def _claim_folder(comparison: Comparison, out: Path) -> None:
     path = out / SETTINGS
     wanted = comparison.model_dump(mode="json")
     if path.is_file():
@@ -191,7 +191,7 @@ def _result(comparison: Comparison, runs: list[Run], out: Path) -> Json:
         "heldout_images": first["metrics"]["n_images"],
         "reference": comparison.reference,
         "rate_tolerance": RATE_TOLERANCE,
-        "rates": rates(comparison, measured),
+        "rates": rates_of_arms(comparison, measured),
     }
     return {
         "title": "jeppa compare",

@@ -79,7 +79,7 @@ def summarise_arm(evaluations: list[Json]) -> Json:
             entry: Json = {
                 "mean": float(values.mean()),
                 "ci95": two_way_interval(values),
-                "per_seed": _list(values.mean(1)),
+                "per_seed": _floats(values.mean(1)),
             }
         else:
             seeds = np.array([one["metrics"].get(key) for one in evaluations], dtype=np.float64)
@@ -105,10 +105,10 @@ def paired(measured: dict[str, list[Json]], reference: str) -> list[Json]:
     """Differences a minus b on the same pictures and seeds, of every arm to the reference and to `nll`."""
     others = [b for b in (reference, "nll") if b in measured]
     pairs = [(a, b) for b in others for a in measured if a != b and not (b == "nll" and a == reference)]
-    return [entry for a, b in pairs for entry in _differences(a, b, measured[a], measured[b])]
+    return [entry for a, b in pairs for entry in _paired_differences(a, b, measured[a], measured[b])]
 
 
-def rates(comparison: Comparison, measured: dict[str, list[Json]]) -> Json:
+def rates_of_arms(comparison: Comparison, measured: dict[str, list[Json]]) -> Json:
     """Held-out rate of each arm over that of the reference, and whether all seeds are within the tolerance."""
     reference = per_picture(measured[comparison.reference], "rate_bpd").mean(1)
     result: Json = {}
@@ -116,7 +116,12 @@ def rates(comparison: Comparison, measured: dict[str, list[Json]]) -> Json:
         ratios = per_picture(evaluations, "rate_bpd").mean(1) / reference
         matched = bool((abs(ratios - 1.0) <= RATE_TOLERANCE).all())
         adapted = needs_rate(comparison, arm)
-        result[arm] = {"ratio": float(ratios.mean()), "per_seed": _list(ratios), "matched": matched, "adapted": adapted}
+        result[arm] = {
+            "ratio": float(ratios.mean()),
+            "per_seed": _floats(ratios),
+            "matched": matched,
+            "adapted": adapted,
+        }
     return result
 
 
@@ -131,7 +136,7 @@ def write_json(content: Json, path: Path) -> None:
     write_text_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def _differences(a: str, b: str, ours: list[Json], theirs: list[Json]) -> list[Json]:
+def _paired_differences(a: str, b: str, ours: list[Json], theirs: list[Json]) -> list[Json]:
     entries = []
     for key in ours[0]["rows"][0]:
         if key == "name" or key in CODECS or key not in theirs[0]["rows"][0]:
@@ -144,7 +149,7 @@ def _differences(a: str, b: str, ours: list[Json], theirs: list[Json]) -> list[J
         if values.size:
             interval = two_way_interval(values)
             entries.append({"a": a, "b": b, "key": key, "difference": float(values.mean()), "ci95": interval,
-                            "per_seed": _list(values.mean(1))})  # fmt: skip
+                            "per_seed": _floats(values.mean(1))})  # fmt: skip
     return entries
 
 
@@ -152,5 +157,5 @@ def _gap(one: float | None, other: float | None) -> float:
     return math.nan if one is None or other is None else one - other
 
 
-def _list(values: Values) -> list[float]:
+def _floats(values: Values) -> list[float]:
     return [float(value) for value in values]

@@ -148,7 +148,7 @@ SPEAK_SECONDS = 1.0
 EVALUATION = "evaluation.json"
 
 
-def main(task: Path) -> int:
+def run_task(task: Path) -> int:
     """Do the task; exit codes and the one line on standard error are those of the command line."""
     try:
         content = json.loads(task.read_text(encoding="utf-8"))
@@ -186,4 +186,4 @@ def _say(**values: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(run_task(Path(sys.argv[1])))

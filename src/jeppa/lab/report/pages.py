@@ -25,7 +25,7 @@ from jeppa.lab.report.tables import METRICS, NBSP, Headline, decimals, metric_ta
 
 def write_page(page: Path, template: str, **values: Any) -> Path:
     """Render a template to `page`, which appears whole or not at all; the same values give the same bytes."""
-    html = _environment().get_template(template).render(**values)
+    html = _template_environment().get_template(template).render(**values)
     draft = page.with_name(f"{page.name}.tmp")
     draft.write_text(html, encoding="utf-8")
     os.replace(draft, page)
@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}{NBSP}h {whole % 3600 // 60}{NBSP}min"
 
 
-def _environment() -> Environment:
+def _template_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("jeppa.lab.report", "."),
         autoescape=True,

@@ -188,7 +188,7 @@ def _sheet(folder: Path, row: SheetRow, arms: Sequence[Entry], scale: ColourScal
     whole = photo(original, f"Original picture {row.name}", side)
     lines = []
     for kind, (name, text) in KINDS.items():
-        pictures = [_picture(folder, row, entry, kind, scale, side) for entry in shown]
+        pictures = [_read_picture(folder, row, entry, kind, scale, side) for entry in shown]
         if any(pictures):
             lines.append(SheetLine(name, text, kind in PHOTOS, whole if kind == "recon" else None, pictures))
         if kind == "draw" and any(pictures):
@@ -202,7 +202,9 @@ def _detail(folder: Path, row: SheetRow, entry: Entry) -> Picture | None:
     return detail(read_image(folder, name), f"Detail of the draw of {row.name}, {entry.label}") if name else None
 
 
-def _picture(folder: Path, row: SheetRow, entry: Entry, kind: str, scale: ColourScale, side: int) -> Picture | None:
+def _read_picture(
+    folder: Path, row: SheetRow, entry: Entry, kind: str, scale: ColourScale, side: int
+) -> Picture | None:
     name = dict(_names(row.arms[entry.arm])).get(kind)
     if name is None:
         return None

@@ -1,10 +1,10 @@
-"""Draw on matplotlib axes, get inline SVG that takes its colours and fonts from the page's style sheet.
+"""Plots of training and calibration, as inline SVG that takes its colours and fonts from the page's style sheet.
 
 matplotlib knows no CSS variables, so each colour role is drawn in a stand-in colour that is replaced in the
 SVG: the same plot is legible on light and on dark paper.
 
-Plots of training logs: a running mean of what was logged, over optimizer steps. Plots of calibration: does sigma say
-how large the errors are, and where?
+Plots of training logs show a running mean of what was logged, over optimizer steps; those of calibration whether sigma
+says how large the errors are, and where.
 """
 
 import io
@@ -190,9 +190,9 @@ def seeds_plot(name: str, label: str, unit: str, arms: Sequence[Sequence[Curve]]
     def draw(axes: Any) -> None:
         for order, seeds in enumerate(arms):
             for curve in seeds:
-                _faint(axes, *_smooth(curve), curve.style)
+                _faint(axes, *_running_mean(curve), curve.style)
             _strong(axes, over_seeds(seeds), order, dash(seeds[0].style))
-        _limit(axes, np.concatenate([_smooth(curve)[1] for seeds in arms for curve in seeds]))
+        _limit(axes, np.concatenate([_running_mean(curve)[1] for seeds in arms for curve in seeds]))
         axes.set(xlabel="optimizer steps", ylabel=f"{label} ({unit})" if unit else label)
         legend(axes)
 
@@ -206,11 +206,11 @@ def over_seeds(seeds: Sequence[Curve]) -> Curve:
         steps = np.intersect1d(steps, curve.steps)
     if not len(steps):
         return seeds[0]
-    values = [curve.values[np.searchsorted(curve.steps, steps)] for curve in map(_in_order, seeds)]
+    values = [curve.values[np.searchsorted(curve.steps, steps)] for curve in map(_sort_steps, seeds)]
     return Curve(seeds[0].title, seeds[0].style, np.unique(steps), np.mean(values, axis=0))
 
 
-def _in_order(curve: Curve) -> Curve:
+def _sort_steps(curve: Curve) -> Curve:
     """Steps sorted and unique: a log that was resumed can hold a step twice, the first one counts."""
     steps, first = np.unique(curve.steps, return_index=True)
     return Curve(curve.title, curve.style, steps, curve.values[first])
@@ -222,10 +222,10 @@ def _faint(axes: Any, steps: NDArray[np.float64], values: NDArray[np.float64], s
 
 def _strong(axes: Any, curve: Curve, order: int, line: Any) -> None:
     width = max(1.2, 2.4 - 0.5 * order)
-    axes.plot(*_smooth(curve), color=colour(curve.style), linestyle=line, label=curve.title, linewidth=width)
+    axes.plot(*_running_mean(curve), color=colour(curve.style), linestyle=line, label=curve.title, linewidth=width)
 
 
-def _smooth(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _running_mean(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Running mean of steps and values, only where the window is full."""
     window = max(1, len(curve.values) // SMOOTHING)
     weights = np.full(window, 1.0 / window)
@@ -313,10 +313,10 @@ def sparsification_plots(arms: Sequence[tuple[str, int, Sparsification]]) -> lis
 
     def plot(order: int, title: str, style: int, saved: Sparsification) -> Markup:
         def draw(axes: Any) -> None:
-            _line(axes, saved.removed, saved.oracle, color=STAND_IN["muted"], linewidth=0.9, label="by true error")
+            _draw_line(axes, saved.removed, saved.oracle, color=STAND_IN["muted"], linewidth=0.9, label="by true error")
             sobel = {"color": STAND_IN["ink"], "linestyle": (0, (2, 2)), "linewidth": 0.9}
-            _line(axes, saved.removed, saved.by_sobel, **sobel, label="by edges")
-            _line(axes, saved.removed, saved.by_sigma, color=colour(style), linewidth=1.6, label="by sigma")
+            _draw_line(axes, saved.removed, saved.by_sobel, **sobel, label="by edges")
+            _draw_line(axes, saved.removed, saved.by_sigma, color=colour(style), linewidth=1.6, label="by sigma")
             axes.set(ylim=(0.0, top), xlabel="share of pixels removed", ylabel="error of the rest")
             axes.set_title(title, fontsize=8.5)
             if axes.get_legend_handles_labels()[1]:
@@ -356,7 +356,7 @@ def _diagonal(axes: Any, ends: tuple[float, float]) -> None:
     axes.plot(ends, ends, color=STAND_IN["muted"], linewidth=0.9, label="perfect")
 
 
-def _line(axes: Any, x: Sequence[float | None], y: Sequence[float | None], **style: Any) -> None:
+def _draw_line(axes: Any, x: Sequence[float | None], y: Sequence[float | None], **style: Any) -> None:
     """A line through the pairs that are finite; nothing if there is none."""
     pairs = [(number(a), number(b)) for a, b in zip(x, y, strict=False)]
     kept = np.array([pair for pair in pairs if None not in pair], dtype=np.float64).reshape(-1, 2)

@@ -180,7 +180,7 @@ def metric_table(saved: Sequence[dict[str, Any]]) -> MetricTable:
         if any(number(one.get(metric.key)) is not None for one in saved):
             rows.append((metric, [shown(metric, one) or _empty(metric, one, notes) for one in saved]))
         else:
-            unmeasured.setdefault(_reason(metric, saved[0]), []).append(metric.name)
+            unmeasured.setdefault(_missing_reason(metric, saved[0]), []).append(metric.name)
     return MetricTable(rows, notes, unmeasured)
 
 
@@ -216,13 +216,13 @@ def _all_metrics(saved: Sequence[dict[str, Any]]) -> list[Metric]:
 
 def _empty(metric: Metric, saved: dict[str, Any], notes: list[str]) -> Cell:
     """A dash; a reason that is new is added to the footnotes."""
-    reason = _reason(metric, saved)
+    reason = _missing_reason(metric, saved)
     if reason not in notes:
         notes.append(reason)
     return Cell("–", reason=reason, mark=notes.index(reason) + 1)
 
 
-def _reason(metric: Metric, saved: dict[str, Any]) -> str:
+def _missing_reason(metric: Metric, saved: dict[str, Any]) -> str:
     if metric.key not in saved:
         return NOT_SAVED
     reasons = saved.get("reasons")

@@ -1,0 +1,36 @@
+"""What a user runs can be read in one sitting: few files are entered, and there are few to begin with."""
+
+from pathlib import Path
+
+from trace_files import GENERATE_LIMIT, RECONSTRUCT_LIMIT, ROOT, entered, generate, reconstruct
+
+from jeppa.files import parse_json
+
+FILES = 75
+
+
+def test_a_reconstruction_enters_few_files(tmp_path: Path):
+    """Red when the way from a picture to its reconstruction leads through more files than the limit."""
+    files = reconstruct(tmp_path)
+    assert {"outputs.py", "pipeline/model.py", "vae/model.py"} <= set(files)
+    assert len(files) <= RECONSTRUCT_LIMIT, files
+
+
+def test_a_generation_enters_few_files(tmp_path: Path):
+    """Red when the way from noise to a picture leads through more files than the limit."""
+    files = generate(tmp_path)
+    assert {"outputs.py", "pipeline/model.py", "diffusion/ddim.py", "vae/model.py"} <= set(files)
+    assert len(files) <= GENERATE_LIMIT, files
+
+
+def test_a_call_enters_a_file_and_an_import_does_not():
+    """Red when importing counts, or a call does not."""
+    assert entered(lambda: None) == []
+    assert entered(lambda: parse_json(b"{}", "a test")) == ["files.py"]
+
+
+def test_the_package_has_few_files():
+    """Red when a file is added without another one being merged. What `results/` alone uses is on its way there."""
+    leaving = {"evaluate", "synthetic.py"}
+    files = [path.relative_to(ROOT) for path in ROOT.rglob("*.py")]
+    assert len([path for path in files if leaving.isdisjoint(path.parts)]) <= FILES
