@@ -8,7 +8,7 @@ import torch
 
 from jeppa.config import VAERun, parse
 
-THREADS = 2
+THREADS = 1
 torch.set_num_threads(THREADS)
 
 

@@ -7,11 +7,11 @@ from torch.distributions import Normal, kl_divergence
 
 from jeppa.bands import BandGaussian
 from jeppa.config import Likelihood
-from jeppa.data import known_gaussian
 from jeppa.gaussian import DiagonalGaussian, Predictive
 from jeppa.student_t import DiagonalStudentT
 from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE
 from jeppa.vae.sigma import bounded_logvar
+from results.synthetic import known_gaussian
 
 LEAST_SIGMA = torch.tensor(-6.0).exp()
 

@@ -6,10 +6,10 @@ import torch
 from torch.nn.functional import pixel_unshuffle
 
 from jeppa.bands import BandGaussian, to_bands
-from jeppa.data import known_bands, known_gaussian
 from jeppa.gaussian import DiagonalGaussian, Predictive
 from jeppa.student_t import DiagonalStudentT
 from jeppa.vae import LIKELIHOODS, SigmaHead
+from results.synthetic import known_bands, known_gaussian
 
 
 def test_shared_nll_is_lowest_at_the_mean_squared_error():

@@ -5,14 +5,6 @@ from .limited import read_pixels_limited
 from .png import read_settings, write_png
 from .refs import ImageRef, Skipped
 from .sources import ImageSource, open_source
-from .synthetic import (
-    SyntheticBands,
-    SyntheticImages,
-    known_band_logvar,
-    known_bands,
-    known_gaussian,
-    known_logvar,
-)
 
 __all__ = [
     "CropDataset",
@@ -21,16 +13,10 @@ __all__ = [
     "ImageRef",
     "ImageSource",
     "Skipped",
-    "SyntheticBands",
-    "SyntheticImages",
     "check_resolution",
     "decoded_images",
     "evaluation_images",
     "fit",
-    "known_band_logvar",
-    "known_bands",
-    "known_gaussian",
-    "known_logvar",
     "open_source",
     "read_image",
     "read_pixels",
