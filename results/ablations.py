@@ -1,102 +1,111 @@
-"""What each part of a short training from noise is worth: a VAE with one part taken away at a time.
+"""What does each part of a short training contribute? A VAE is trained with one part taken away at a time.
 
-    python results/ablations.py
+    python -m results.ablations
 
-Trains 150 steps on the training scenes of builtin:photos for seeds 0 and 1, measures whole held-out pictures,
-and writes `ablations.json` and `ablations.md` beside this file. Without an accelerator it takes about ten minutes.
+Trains 150 steps of `small` on the training scenes of builtin:photos for seeds 0 and 1 and measures whole held-out
+pictures. Without an accelerator it takes about ten minutes. Writes `ablations.json` and `ablations.md`.
 """
 
-import json
-import tempfile
+import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jeppa.config import DataConfig, OptimConfig, VAERun
+from jeppa.config import DataConfig, VAERun
 from jeppa.data import open_source
 from jeppa.lab.evaluate import evaluate
-from jeppa.machine import commit, machine
-from jeppa.pipeline import load_model
-from jeppa.train import VAEObjective, train
 from jeppa.vae.sigma_head import CELL, CHANNELS
+from results.record import (
+    Json,
+    describe_machine,
+    describe_origin,
+    join_lines,
+    list_numbers,
+    run_study,
+    save_record,
+    seed_table,
+    study_parser,
+)
+from results.short_runs import short_optimisation, train_vae
 
-HERE = Path(__file__).parent
 STEPS = 150
 COLOUR_JITTER = 0.8
 SEEDS = (0, 1)
 KEYS = ("psnr", "sigma_error_spearman", "sigma_error_spearman_sobel", "coverage_90", "chi2", "elbo_bpd")
 
-
-def raw_mean(mean: Tensor) -> Tensor:
-    """The colours of the reconstruction in place of its contrast, padded to as many channels."""
-    cells = F.pixel_unshuffle(mean, CELL)
-    return F.pad(cells, (0, 0, 0, 0, 0, CHANNELS - cells.shape[1]))
+Metrics = dict[str, float | None]
 
 
-def measure(seed: int, data: DataConfig) -> dict[str, float]:
-    """Train one VAE and measure it."""
-    optim = OptimConfig(steps=STEPS, batch_size=8, ema_decay=0.99, sample_every=STEPS, save_every=STEPS)
-    config = VAERun(seed=seed, data=data, optim=optim)
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in train(VAEObjective(config), config, Path(folder)):
-            pass
-        found = evaluate(
-            load_model(Path(folder)).codec.vae, open_source(data.data, "heldout"), None, "ablation"
-        ).metrics
-    return {key: found[key] for key in KEYS}
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    return run_study(study_parser("ablations", __doc__), measure_arms, arguments)
 
 
-def main() -> None:
-    """Train all arms and write the table."""
+def measure_arms(options: argparse.Namespace) -> None:
+    """Train and measure every arm, and write the record."""
     data = DataConfig(colour_jitter=COLOUR_JITTER)
-    arms: dict[str, Callable[[int], dict[str, float]]] = {
+    arms: dict[str, Callable[[int], Metrics]] = {
         "all parts": lambda seed: measure(seed, data),
-        "no linear start": lambda seed: patched(
+        "no linear start": lambda seed: measure_patched(
             "jeppa.train.vae.VAEObjective._start_linear", lambda _: None, seed, data
         ),
-        "sigma head sees colours, not contrast": lambda seed: patched(
-            "jeppa.vae.sigma_head.log_contrast", raw_mean, seed, data
+        "sigma head sees colours, not contrast": lambda seed: measure_patched(
+            "jeppa.vae.sigma_head.log_contrast", show_colours, seed, data
         ),
         "no colour jitter": lambda seed: measure(seed, DataConfig()),
         "crops of one size": lambda seed: measure(seed, DataConfig(colour_jitter=COLOUR_JITTER, sizes=1)),
     }
-    rows = {name: [arm(seed) for seed in SEEDS] for name, arm in arms.items()}
-    record = {"command": "python results/ablations.py", "steps": STEPS, "seeds": SEEDS, "commit": commit(),
-              "machine": machine(), "arms": rows}  # fmt: skip
-    (HERE / "ablations.json").write_text(json.dumps(record, indent=1) + "\n")
-    (HERE / "ablations.md").write_text(table(record))
+    figures = {name: [measure_arm(seed) for seed in SEEDS] for name, measure_arm in arms.items()}
+    save_record(
+        options.command, options.out / "ablations", {"steps": STEPS, "seeds": SEEDS, "arms": figures}, render
+    )  # fmt: skip
 
 
-def patched(target: str, replacement: object, seed: int, data: DataConfig) -> dict[str, float]:
-    """`measure` with one function of the library replaced."""
+def measure(seed: int, data: DataConfig) -> Metrics:
+    """Figures of one VAE, trained for `STEPS` steps."""
+    config = VAERun(seed=seed, data=data, optim=short_optimisation(STEPS))
+    with TemporaryDirectory() as folder:
+        vae = train_vae(config, Path(folder))
+        metrics = evaluate(vae, open_source(data.data, "heldout"), None, "ablation").metrics
+    return {key: metrics[key] for key in KEYS}
+
+
+def measure_patched(target: str, replacement: object, seed: int, data: DataConfig) -> Metrics:
+    """As `measure`, with one function of the library replaced.
+
+    Args:
+        target: the function, by module and name.
+        replacement: what stands in its place.
+        seed: of the run.
+        data: settings of the crops.
+    """
     with mock.patch(target, replacement):
         return measure(seed, data)
 
 
-def table(record: dict) -> str:
-    """Markdown: the mean over seeds and, in brackets, the least and the greatest."""
-    lines = [
+def show_colours(mean: Tensor) -> Tensor:
+    """Stands in for `log_contrast`: the colours of the reconstruction, padded with zeros to as many channels."""
+    cells = F.pixel_unshuffle(mean, CELL)
+    return F.pad(cells, (0, 0, 0, 0, 0, CHANNELS - cells.shape[1]))
+
+
+def render(record: Json) -> str:
+    """The record as Markdown."""
+    return join_lines([
         "# What each part of the short training is worth",
         "",
-        f"`{record['command']}` at commit {record['commit']}: {record['steps']} steps of `small` from noise, seeds "
-        f"{', '.join(map(str, record['seeds']))}, whole held-out pictures of `builtin:photos`, mean over five images; "
-        f"{record['machine']['processor']}, {record['machine']['cores']} cores, torch {torch.__version__}, fp32. "
-        "Mean over seeds [least, greatest].",
+        f"{describe_origin(record)}: {record['steps']} steps of `small` from noise, seeds "
+        f"{list_numbers(record['seeds'])}, whole held-out pictures of `builtin:photos`, mean over five images; "
+        f"{describe_machine(record)}, fp32. Mean over seeds [least, greatest].",
         "",
-        "| arm | " + " | ".join(KEYS) + " |",
-        "|---|" + "---|" * len(KEYS),
-    ]
-    for name, runs in record["arms"].items():
-        columns = [[run[key] for run in runs] for key in KEYS]
-        cells = [f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]" for values in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+        seed_table("arm", record["arms"], {key: key for key in KEYS}),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

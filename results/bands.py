@@ -1,28 +1,34 @@
-"""Which basis for the band likelihoods: the block DCT of JPEG or the lapped orthogonal transform?
+"""Which basis suits the band likelihoods: the block DCT of JPEG, or the lapped orthogonal transform?
 
-    python results/bands.py
+    python -m results.bands
 
-Trains `band-faithful` for 300 steps on the training scenes of builtin:photos with either basis, measures
-on held-out scenes at 192 pixels, and writes `bands.json` and `bands.md` beside this file. Encoder and mean are the
-same in both, so only the residual's model differs.
+Trains `band-faithful` for 300 steps on the training scenes of builtin:photos with each basis and measures held-out
+scenes at 192 pixels. Encoder and mean are the same in both, so only the model of the residual differs. Writes
+`bands.json` and `bands.md`.
 """
 
-import json
-import tempfile
+import argparse
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import numpy as np
-import torch
-
-from jeppa.config import PRESETS, Basis, DataConfig, OptimConfig, VAERun
+from jeppa.config import PRESETS, Basis, DataConfig, VAERun
 from jeppa.data import open_source
 from jeppa.lab.demo import COLOUR_JITTER
 from jeppa.lab.evaluate import evaluate
-from jeppa.machine import commit, machine
-from jeppa.pipeline import load_model
-from jeppa.train import VAEObjective, train
+from results.record import (
+    Json,
+    describe_machine,
+    describe_origin,
+    join_lines,
+    list_numbers,
+    run_study,
+    save_record,
+    seed_table,
+    study_parser,
+)
+from results.short_runs import short_optimisation, train_vae
 
-HERE = Path(__file__).parent
 STEPS = 300
 SEEDS = (0, 1, 2)
 RESOLUTION = 192
@@ -30,50 +36,43 @@ BASES: tuple[Basis, ...] = ("dct", "lapped")
 KEYS = ("elbo_bpd", "psnr", "gradient_energy_ratio_draw", "chi2")
 
 
-def measure(basis: Basis, seed: int) -> dict[str, float]:
-    """Train one VAE and measure it."""
-    optim = OptimConfig(steps=STEPS, batch_size=8, ema_decay=0.99, sample_every=STEPS, save_every=STEPS)
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    return run_study(study_parser("bands", __doc__), measure_bases, arguments)
+
+
+def measure_bases(options: argparse.Namespace) -> None:
+    """Train and measure with both bases, and write the record."""
+    figures = {basis: [measure(basis, seed) for seed in SEEDS] for basis in BASES}
+    save_record(options.command, options.out / "bands", {"steps": STEPS, "seeds": SEEDS, "bases": figures}, render)
+
+
+def measure(basis: Basis, seed: int) -> dict[str, float | None]:
+    """Figures of one VAE, trained for `STEPS` steps."""
     model = PRESETS["small"].model_copy(update={"basis": basis})
-    preset = "small" if model == PRESETS["small"] else None
-    data = DataConfig(colour_jitter=COLOUR_JITTER)
-    config = VAERun(seed=seed, preset=preset, model=model, likelihood="band-faithful", data=data, optim=optim)
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in train(VAEObjective(config), config, Path(folder)):
-            pass
-        vae = load_model(Path(folder)).codec.vae
-        source = open_source(data.data, "heldout")
-        found = evaluate(vae, source, RESOLUTION, "bands", perceptual=False).metrics
-    return {key: found[key] for key in KEYS}
+    config = VAERun(
+        seed=seed, preset="small" if model == PRESETS["small"] else None, model=model, likelihood="band-faithful",
+        data=DataConfig(colour_jitter=COLOUR_JITTER), optim=short_optimisation(STEPS),
+    )  # fmt: skip
+    with TemporaryDirectory() as folder:
+        vae = train_vae(config, Path(folder))
+        heldout = open_source(config.data.data, "heldout")
+        metrics = evaluate(vae, heldout, RESOLUTION, "bands", perceptual=False).metrics
+    return {key: metrics[key] for key in KEYS}
 
 
-def main() -> None:
-    """Train all and write the table."""
-    rows = {basis: [measure(basis, seed) for seed in SEEDS] for basis in BASES}
-    record = {"command": "python results/bands.py", "steps": STEPS, "seeds": SEEDS, "commit": commit(),
-              "machine": machine(), "bases": rows}  # fmt: skip
-    (HERE / "bands.json").write_text(json.dumps(record, indent=1) + "\n")
-    (HERE / "bands.md").write_text(table(record))
-
-
-def table(record: dict) -> str:
-    """Markdown: the mean over seeds and, in brackets, the least and the greatest."""
-    lines = [
+def render(record: Json) -> str:
+    """The record as Markdown."""
+    return join_lines([
         "# Which basis for the band likelihoods",
         "",
-        f"`{record['command']}` at commit {record['commit']}: `band-faithful`, {record['steps']} steps, seeds "
-        f"{', '.join(map(str, record['seeds']))}, five held-out scenes of `builtin:photos` at {RESOLUTION} pixels; "
-        f"{record['machine']['processor']}, {record['machine']['cores']} cores, torch {torch.__version__}. "
+        f"{describe_origin(record)}: `band-faithful`, {record['steps']} steps, seeds {list_numbers(record['seeds'])}, "
+        f"five held-out scenes of `builtin:photos` at {RESOLUTION} pixels; {describe_machine(record)}. "
         "Mean over seeds [least, greatest].",
         "",
-        "| basis | " + " | ".join(KEYS) + " |",
-        "|---|" + "---|" * len(KEYS),
-    ]
-    for basis, runs in record["bases"].items():
-        columns = [[run[key] for run in runs] for key in KEYS]
-        cells = [f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]" for values in columns]
-        lines.append(f"| {basis} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+        seed_table("basis", record["bases"], {key: key for key in KEYS}),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,141 +1,158 @@
-"""What calibration is worth on held-out pictures, and what a curve mends that two numbers do not.
+"""What does calibration contribute on held-out pictures, and what does a curve correct that two numbers do not?
 
-    python results/calibration.py small --data DATA
+    python -m results.calibration small --data DATA
 
-MODEL is a VAE with a sigma head; DATA is what `recipes/prepare.py` made. Every kind of pictures is calibrated on some
-and judged on others: groceries by product, photographs by scene and emoji by code point (on the training pictures of
-`small`). Writes `calibration.json` and `calibration.md` beside this file.
+MODEL is a VAE with a sigma head; DATA is what `recipes/prepare.py` wrote. For every kind of pictures sigma is
+calibrated on some and judged on others, which are split by product (groceries), by scene (photographs) or by code point
+(emoji, where the pictures to calibrate on are also training pictures of `small`). Writes `calibration.json` and
+`calibration.md`.
 """
 
 import argparse
 import json
+import sys
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from jeppa.cli.flags import say
 from jeppa.data import ImageSource, evaluation_images, open_source
+from jeppa.errors import ConfigError
 from jeppa.lab.calibrate import calibrate
 from jeppa.lab.calibration import chi2, coverage
 from jeppa.lab.measure import fit_to_grid
 from jeppa.lab.metrics import dequantise
 from jeppa.lab.recalibrate import Sample, fit
 from jeppa.lab.statistics import bootstrap_ence, bootstrap_mean, histogram
-from jeppa.machine import commit, machine
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE
 from jeppa.vae.sigma_head import LOGVAR_RANGE, RisingCurve
+from results.record import (
+    Json,
+    describe_origin,
+    join_lines,
+    markdown_table,
+    report_progress,
+    run_study,
+    save_record,
+    show_interval,
+    study_parser,
+)
 
-HERE = Path(__file__).parent
 MOST_IMAGES = 160
 VALUES = 16384
+"""Pixels of each picture that the two numbers are fitted to."""
 
-Json = dict[str, Any]
-Answers = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-"""Original, reconstruction and log-variance of each picture."""
+Predictions = list[tuple[Tensor, Tensor, Tensor]]
+"""Original, reconstruction and log-variance of each picture, `[1,3,H,W]` each."""
 
 
-def main() -> None:
-    """Fit, judge, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("--data", type=Path, required=True)
-    given = parser.parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    parser = study_parser("calibration", __doc__)
+    parser.add_argument("model", help="run folder or shipped name of a VAE with a sigma head")
+    parser.add_argument("--data", type=Path, required=True, help="folder that recipes/prepare.py wrote")
+    return run_study(parser, measure_kinds, arguments)
+
+
+def measure_kinds(options: argparse.Namespace) -> None:
+    """Calibrate and judge on every kind of pictures, and write the record.
+
+    Raises:
+        ConfigError: the model has no sigma head.
+    """
     kinds = {
-        "groceries, 256": (given.data / "halves", 256),
+        "groceries, 256": (options.data / "halves", 256),
         "photographs, 512": ("builtin:photos", 512),
-        "emoji, 256": (given.data / "emoji", 256),
+        "emoji, 256": (options.data / "emoji", 256),
     }
-    vae = load_model(given.model).codec.vae
+    vae = load_model(options.model).codec.vae
     if vae.sigma_head is None:
-        raise SystemExit("the model has one sigma for all pixels; give one with a sigma head")
+        raise ConfigError(f"{options.model} has one sigma for all pixels; give a model with a sigma head")
     shipped = deepcopy(vae.sigma_head.curve)
-    rows: Json = {}
+    figures: Json = {}
     for kind, (data, side) in kinds.items():
         train, heldout = open_source(data, "train"), open_source(data, "heldout")
         calibrate(vae, [(train, side)])
-        own = deepcopy(vae.sigma_head.curve)
+        fitted = deepcopy(vae.sigma_head.curve)
         vae.sigma_head.curve.straighten()
-        judging = answers(vae, heldout, side)
+        predictions = predict(vae, heldout, side)
         curves = {
             "as trained": RisingCurve(*LOGVAR_RANGE),
-            "two numbers": two_numbers(answers(vae, train, side), float(vae.shared_logvar)),
-            "a curve": own,
+            "two numbers": fit_two_numbers(predict(vae, train, side), float(vae.shared_logvar)),
+            "a curve": fitted,
             "a curve for groceries and photographs (shipped)": shipped,
         }
-        rows[kind] = {name: judged(judging, curve) for name, curve in curves.items()}
-        say(f"{kind}: {json.dumps(rows[kind])}")
-    command = f"python results/calibration.py {given.model} --data DATA"
-    record = {"command": command, "commit": commit(), "machine": machine(), "kinds": rows}
-    (HERE / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
-    (HERE / "calibration.md").write_text(table(record))
+        figures[kind] = {name: judge(predictions, curve) for name, curve in curves.items()}
+        report_progress(f"{kind}: {json.dumps(figures[kind])}")
+    save_record(options.command, options.out / "calibration", {"kinds": figures}, render)
 
 
 @torch.no_grad()
-def answers(vae: HeteroscedasticVAE, source: ImageSource, side: int) -> Answers:
-    """What the model answers for the first pictures of a source."""
-    found = []
+def predict(vae: HeteroscedasticVAE, source: ImageSource, side: int) -> Predictions:
+    """What the model predicts for the first pictures of a source, scaled to `side` pixels."""
+    predictions = []
     for index, (_, x) in enumerate(evaluation_images(source, side)):
         if index == MOST_IMAGES:
             break
         x = fit_to_grid(x[None])
         decoded = vae.decode(vae.encode(x).mean)
-        found.append((dequantise(x, torch.Generator().manual_seed(index)), decoded.mean, decoded.element_logvar))
-    return found
+        original = dequantise(x, torch.Generator().manual_seed(index))
+        predictions.append((original, decoded.mean, decoded.element_logvar))
+    return predictions
 
 
-def two_numbers(images: Answers, reference: float) -> RisingCurve:
-    """Slope and offset of the log-variance, fitted by likelihood, as a curve."""
+def fit_two_numbers(predictions: Predictions, reference: float) -> RisingCurve:
+    """Slope and offset of the log-variance with the greatest likelihood, as a curve; `reference` stays in place."""
     samples = []
-    for index, (x, mean, logvar) in enumerate(images):
+    for index, (x, mean, logvar) in enumerate(predictions):
         chosen = np.random.default_rng(index).permutation(x.numel())[:VALUES]
         squared = (x - mean).square().flatten()[chosen].double().numpy()
         samples.append(Sample(squared, logvar.flatten()[chosen].double().numpy()))
-    curve, found = RisingCurve(*LOGVAR_RANGE), fit(samples, reference)
-    curve.bend(curve.knots.clone(), torch.from_numpy(found(curve.knots.double().numpy())))
+    curve, line = RisingCurve(*LOGVAR_RANGE), fit(samples, reference)
+    curve.bend(curve.knots.clone(), torch.from_numpy(line(curve.knots.double().numpy())))
     return curve
 
 
-def judged(images: Answers, curve: RisingCurve) -> Json:
-    """Figures of the log-variance behind a curve, each with its 95 % interval over pictures."""
+def judge(predictions: Predictions, curve: RisingCurve) -> Json:
+    """Figures of the log-variance after the curve: `[mean, low, high]` with a 95 % interval over pictures."""
     histograms, shares, ratios = [], [], []
-    for x, mean, logvar in images:
+    for x, mean, logvar in predictions:
         curved, squared = curve(logvar).clamp(*LOGVAR_RANGE), (x - mean).square()
         histograms.append(histogram(curved, curved, squared, squared))
         shares.append(float(coverage(x, mean, curved, 0.9)))
         ratios.append(float(chi2(x, mean, curved)))
-    found = {
+    estimates = {
         "ence": bootstrap_ence(np.stack(histograms)),
         "chi2": bootstrap_mean(np.array(ratios)),
         "coverage_90": bootstrap_mean(np.array(shares)),
     }
-    return {"images": len(images), **{key: [one.mean, one.lo, one.hi] for key, one in found.items()}}
+    return {
+        "images": len(predictions),
+        **{key: [estimate.mean, estimate.lo, estimate.hi] for key, estimate in estimates.items()},
+    }
 
 
-def table(record: Json) -> str:
-    """Markdown: a row for every kind and way."""
-    lines = [
+def render(record: Json) -> str:
+    """The record as Markdown: a row for every kind of pictures and every sigma."""
+    rows = [
+        [f"{figures['images']} {kind}", sigma]
+        + [show_interval(figures[key][0], figures[key][1:]) for key in ("ence", "chi2", "coverage_90")]
+        for kind, sigmas in record["kinds"].items()
+        for sigma, figures in sigmas.items()
+    ]
+    return join_lines([
         "# What calibration is worth",
         "",
-        f"`{record['command']}` at commit {record['commit']}; {record['machine']['processor']}, fp32. Mean [95 %",
+        f"{describe_origin(record)}; {record['machine']['processor']}, fp32. Mean [95 %",
         "bootstrap interval over pictures]; below about 20 pictures the intervals are too narrow. ENCE: 0 is perfect;",
         "chi2: 1 is; an interval of 90 % should hold 0.900. Fitted on other pictures of the same kind.",
         "",
-        "| held-out pictures | sigma | ENCE | chi2 | 90 % interval holds |",
-        "|---|---|---|---|---|",
-    ]
-    for kind, ways in record["kinds"].items():
-        for way, figures in ways.items():
-            cells = [f"{figures['images']} {kind}", way]
-            for key in ("ence", "chi2", "coverage_90"):
-                mean, low, high = figures[key]
-                cells.append(f"{mean:.3f} [{low:.3f}, {high:.3f}]")
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        markdown_table(["held-out pictures", "sigma", "ENCE", "chi2", "90 % interval holds"], rows),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,49 +1,56 @@
-"""Why does `band` trained by its plain likelihood lose the picture, and what saves it?
+"""Why does `band`, trained by its plain likelihood, lose the picture, and what prevents it?
 
-    python results/collapse.py [--data builtin:photos]
+    python -m results.collapse [--data builtin:photos]
 
-Trains for 300 steps: `shared`; `band` from the linear start; `band` from the finished `shared`; the
-same two starts with the weights variance^0.5 of `band-beta`; `band-faithful`. Measures held-out pictures at 192 pixels
-and writes `collapse.json` and `collapse.md` beside this file.
+Trains for 300 steps: `shared`, `band`, `band-beta` (weights variance^0.5) and `band-faithful` from the linear start,
+and `band` and `band-beta` once more from the finished `shared`. Measures held-out pictures at 192 pixels and writes
+`collapse.json` and `collapse.md`.
 
-The figure that explains it is how the gradient of the mean is shared out: the likelihood weighs a band by 1/variance,
-so the mean colour of a cell, which varies most, gets `gradient_share_dc` of the squared gradient. Under the squared
-error its share is that of its variance.
+The figure that explains the loss is `gradient_share_dc`, the share of the squared gradient of the mean that falls on
+the mean colours of cells. The likelihood weighs a band by 1/variance, so the mean colour, which varies most, gets the
+smallest share. Under the squared error its share would be that of its variance.
 """
 
 import argparse
-import json
-import os
-import tempfile
-from concurrent.futures import ProcessPoolExecutor
+import sys
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
-from jeppa.config import DataConfig, Likelihood, OptimConfig, VAERun
+from jeppa.config import DataConfig, Likelihood, VAERun
 from jeppa.data import evaluation_images, open_source
 from jeppa.distributions import CELL, BandGaussian
 from jeppa.lab.demo import COLOUR_JITTER
 from jeppa.lab.evaluate import evaluate
-from jeppa.machine import commit, machine
-from jeppa.pipeline import load_model
-from jeppa.train import VAEObjective, train
 from jeppa.vae import HeteroscedasticVAE
+from results.record import (
+    Json,
+    describe_machine,
+    describe_origin,
+    join_lines,
+    list_numbers,
+    run_study,
+    save_record,
+    seed_table,
+    study_parser,
+)
+from results.short_runs import short_optimisation, single_threaded_processes, train_vae
 
-HERE = Path(__file__).parent
 STEPS = 300
 SEEDS = (0, 1, 2)
 RESOLUTION = 192
 IMAGES = 24
 KEYS = ("psnr", "rate_bpd", "elbo_bpd", "chi2", "gradient_share_dc")
 
+Metrics = dict[str, float | None]
+
 
 @dataclass(frozen=True)
 class Job:
-    """One run: a likelihood and whether it goes on from the `shared` run of its seed."""
+    """One run: a likelihood, and whether it starts from the `shared` run of its seed."""
 
     likelihood: Likelihood
     warm: bool
@@ -51,39 +58,61 @@ class Job:
 
     @property
     def title(self) -> str:
-        """As the table names it."""
+        """The row of the table that the run belongs to."""
         return f"{self.likelihood}{', started from shared' if self.warm else ''}"
 
+    @property
+    def folder(self) -> str:
+        """Name of the run folder."""
+        return f"{self.likelihood}-{self.warm}-{self.seed}"
 
-def jobs(warm: bool) -> list[Job]:
-    """The runs of the first round, or those that start from its `shared` runs."""
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    parser = study_parser("collapse", __doc__)
+    parser.add_argument("--data", default="builtin:photos", help="pictures to train on and to measure with")
+    return run_study(parser, measure_runs, arguments)
+
+
+def measure_runs(options: argparse.Namespace) -> None:
+    """Train and measure every run, two at a time, and write the record."""
+    figures: dict[str, list[Metrics]] = {}
+    with TemporaryDirectory() as folder, single_threaded_processes(2) as pool:
+        for warm in (False, True):
+            jobs = list_jobs(warm)
+            metrics = pool.map(measure, jobs, [options.data] * len(jobs), [Path(folder)] * len(jobs))
+            for job, row in zip(jobs, metrics, strict=True):
+                figures.setdefault(job.title, []).append(row)
+    settings = {"data": Path(options.data).name, "steps": STEPS, "seeds": SEEDS}
+    save_record(options.command, options.out / "collapse", {**settings, "rows": figures}, render)
+
+
+def list_jobs(warm: bool) -> list[Job]:
+    """The runs from the linear start, or those that start from the `shared` runs among these."""
     names: tuple[Likelihood, ...] = ("band", "band-beta") if warm else ("shared", "band", "band-beta", "band-faithful")
     return [Job(name, warm, seed) for name in names for seed in SEEDS]
 
 
-def run(job: Job, data: str, folder: Path) -> dict[str, float | None]:
-    """Train one VAE and measure it."""
-    torch.set_num_threads(1)
-    optim = OptimConfig(steps=STEPS, batch_size=8, ema_decay=0.99, sample_every=STEPS, save_every=STEPS)
+def measure(job: Job, data: str, folder: Path) -> Metrics:
+    """Train one VAE in a run folder below `folder`, and measure it."""
     jitter = COLOUR_JITTER if data.startswith("builtin:") else 0.0
-    crops = DataConfig(data=data, colour_jitter=jitter)
-    config = VAERun(seed=job.seed, likelihood=job.likelihood, data=crops, optim=optim)
-    target = folder / f"{job.likelihood}-{job.warm}-{job.seed}"
-    start = folder / f"shared-False-{job.seed}" if job.warm else None
-    for _ in train(VAEObjective(config, start), config, target):
-        pass
-    vae = load_model(target).codec.vae
-    source = open_source(data, "heldout")
-    found = evaluate(vae, source, RESOLUTION, job.title, limit=IMAGES, perceptual=False).metrics
-    found["gradient_share_dc"] = gradient_share(vae, data)
-    return {key: found[key] for key in KEYS}
+    config = VAERun(
+        seed=job.seed, likelihood=job.likelihood, data=DataConfig(data=data, colour_jitter=jitter),
+        optim=short_optimisation(STEPS),
+    )  # fmt: skip
+    start = folder / Job("shared", False, job.seed).folder if job.warm else None
+    vae = train_vae(config, folder / job.folder, start)
+    heldout = open_source(data, "heldout")
+    metrics = evaluate(vae, heldout, RESOLUTION, job.title, limit=IMAGES, perceptual=False).metrics
+    metrics["gradient_share_dc"] = measure_gradient_share(vae, data)
+    return {key: metrics[key] for key in KEYS}
 
 
 @torch.no_grad()
-def gradient_share(vae: HeteroscedasticVAE, data: str) -> float | None:
+def measure_gradient_share(vae: HeteroscedasticVAE, data: str) -> float | None:
     """Share of the squared gradient of the mean that falls on the mean colours of cells; None without bands.
 
-    The gradient of a coefficient's NLL is residual / variance, with expected square 1 / variance.
+    The gradient of a coefficient's NLL is residual / variance, and the expectation of its square 1 / variance.
     """
     shares = []
     for _, x in evaluation_images(open_source(data, "heldout"), RESOLUTION):
@@ -95,47 +124,18 @@ def gradient_share(vae: HeteroscedasticVAE, data: str) -> float | None:
     return float(np.mean(shares))
 
 
-def main() -> None:
-    """Train all and write the table."""
-    parser = argparse.ArgumentParser(description="Why the plain band likelihood collapses.")
-    parser.add_argument("--data", default="builtin:photos")
-    data = parser.parse_args().data
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by each new process
-    rows: dict[str, list[dict[str, float | None]]] = {}
-    with tempfile.TemporaryDirectory() as temporary, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for warm in (False, True):
-            todo = jobs(warm)
-            found = pool.map(run, todo, [data] * len(todo), [Path(temporary)] * len(todo))
-            for job, figures in zip(todo, found, strict=True):
-                rows.setdefault(job.title, []).append(figures)
-    record = {"command": "python results/collapse.py", "data": Path(data).name, "steps": STEPS, "seeds": SEEDS,
-              "commit": commit(), "machine": machine(), "rows": rows}  # fmt: skip
-    (HERE / "collapse.json").write_text(json.dumps(record, indent=1) + "\n")
-    (HERE / "collapse.md").write_text(table(record))
-
-
-def table(record: dict) -> str:
-    """Markdown: the mean over seeds and, in brackets, the least and the greatest."""
-    lines = [
+def render(record: Json) -> str:
+    """The record as Markdown."""
+    return join_lines([
         "# Why the plain band likelihood loses the picture",
         "",
-        f"`{record['command']}` at commit {record['commit']}: {record['steps']} steps on {record['data']}, seeds "
-        f"{', '.join(map(str, record['seeds']))}, held-out pictures at {RESOLUTION} pixels; "
-        f"{record['machine']['processor']}, {record['machine']['cores']} cores, torch {torch.__version__}. "
+        f"{describe_origin(record)}: {record['steps']} steps on {record['data']}, seeds "
+        f"{list_numbers(record['seeds'])}, held-out pictures at {RESOLUTION} pixels; {describe_machine(record)}. "
         "Mean over seeds [least, greatest].",
         "",
-        "| run | " + " | ".join(KEYS) + " |",
-        "|---|" + "---|" * len(KEYS),
-    ]
-    for title, runs in record["rows"].items():
-        columns = [[one[key] for one in runs] for key in KEYS]
-        cells = [
-            "none" if None in values else f"{np.mean(values):.3g} [{min(values):.3g}, {max(values):.3g}]"
-            for values in columns
-        ]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+        seed_table("run", record["rows"], {key: key for key in KEYS}, ".3g"),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,15 +1,16 @@
-"""Does the mean suffer from learning a variance? The faithful paper's comparison, in kind, on handwritten digits.
+"""Does the mean suffer when a variance is learned? The comparison of the faithful paper, repeated on small digits.
 
-    python results/digits.py
+    python -m results.digits
 
 Trains the `tiny` VAE on scikit-learn's 1,797 digits (8x8 pixels, one latent cell of four numbers each) with four
-likelihoods and three seeds, and writes `digits.json` and `digits.md` beside this file. The paper (Stirn et al., arXiv
-2212.09184) has on MNIST an RMSE of .759 for squared error, 2.27 for NLL, .850 for beta-NLL and .759 for faithful.
+likelihoods and three seeds, and writes `digits.json` and `digits.md`. On MNIST the paper (Stirn et al., arXiv
+2212.09184) reports an RMSE of .759 for squared error, 2.27 for NLL, .850 for beta-NLL and .759 for faithful.
 """
 
-import json
-import tempfile
+import argparse
+import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -17,73 +18,82 @@ from sklearn.datasets import load_digits
 
 from jeppa.config import DataConfig, Likelihood, OptimConfig, VAERun
 from jeppa.data import evaluation_images, open_source, to_x, write_png
-from jeppa.machine import commit, machine
-from jeppa.pipeline import load_model
-from jeppa.train import VAEObjective, train
+from jeppa.data.images import LEVELS_PER_UNIT
+from results.record import (
+    Json,
+    describe_machine,
+    describe_origin,
+    join_lines,
+    list_numbers,
+    run_study,
+    save_record,
+    seed_table,
+    study_parser,
+)
+from results.short_runs import train_vae
 
-HERE = Path(__file__).parent
 ARMS: tuple[Likelihood, ...] = ("shared", "nll", "beta-nll", "faithful")
 SEEDS = (0, 1, 2)
 STEPS = 500
 BATCH = 64
 
 
-def write_digits(folder: Path) -> None:
-    """Every fifth digit to val/, the others to train/, grey as RGB."""
-    for index, grey in enumerate(load_digits().images):
-        part = folder / ("val" if index % 5 == 0 else "train")
-        part.mkdir(exist_ok=True)
-        levels = np.round(grey * 255.0 / 16.0).astype(np.uint8)
-        write_png(to_x(np.repeat(levels[..., None], 3, axis=2)), part / f"{index:04d}.png")
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    return run_study(study_parser("digits", __doc__), measure_arms, arguments)
 
 
-def measure(arm: Likelihood, seed: int, data: Path, run: Path) -> dict[str, float]:
-    """RMSE of the mean in grey levels and chi2 on held-out digits."""
-    optim = OptimConfig(steps=STEPS, batch_size=BATCH, learning_rate=1e-3, ema_decay=0.99, sample_every=STEPS,
-                        save_every=STEPS, precision="fp32")  # fmt: skip
-    crops = DataConfig(data=str(data), resolution=8, sizes=1, flip=False)
-    config = VAERun(seed=seed, preset="tiny", likelihood=arm, data=crops, optim=optim)
-    for _ in train(VAEObjective(config), config, run):
-        pass
-    x = torch.stack([one for _, one in evaluation_images(open_source(data, "heldout"), None)])
-    decoded = load_model(run).reconstruct(x)
-    squared = (x - decoded.mean).square()
-    return {"rmse_levels": 127.5 * float(squared.mean().sqrt()), "chi2": float((squared / decoded.var).mean())}
-
-
-def main() -> None:
-    """Train all arms and write the table."""
-    with tempfile.TemporaryDirectory() as temporary:
+def measure_arms(options: argparse.Namespace) -> None:
+    """Train and measure every arm, and write the record."""
+    with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "digits").mkdir()
         write_digits(folder / "digits")
-        rows = {
+        figures = {
             arm: [measure(arm, seed, folder / "digits", folder / f"{arm}-{seed}") for seed in SEEDS] for arm in ARMS
         }
-    record = {"command": "python results/digits.py", "steps": STEPS, "seeds": SEEDS, "commit": commit(),
-              "machine": machine(), "arms": rows}  # fmt: skip
-    (HERE / "digits.json").write_text(json.dumps(record, indent=1) + "\n")
-    (HERE / "digits.md").write_text(table(record))
+    save_record(options.command, options.out / "digits", {"steps": STEPS, "seeds": SEEDS, "arms": figures}, render)
 
 
-def table(record: dict) -> str:
-    """Markdown: the mean over seeds and, in brackets, the least and the greatest."""
-    lines = [
+def write_digits(folder: Path) -> None:
+    """Write the digits as PNG files, grey as RGB: every fifth one to val/, the others to train/."""
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True)
+    for index, grey in enumerate(load_digits().images):
+        levels = np.round(grey * 255.0 / 16.0).astype(np.uint8)
+        split = "val" if index % 5 == 0 else "train"
+        write_png(to_x(np.repeat(levels[..., None], 3, axis=2)), folder / split / f"{index:04d}.png")
+
+
+def measure(arm: Likelihood, seed: int, data: Path, run: Path) -> dict[str, float | None]:
+    """Train one VAE in the folder `run`; RMSE of its mean in grey levels, and chi2, on held-out digits."""
+    optim = OptimConfig(
+        steps=STEPS, batch_size=BATCH, learning_rate=1e-3, ema_decay=0.99, sample_every=STEPS, save_every=STEPS,
+        precision="fp32",
+    )  # fmt: skip
+    crops = DataConfig(data=str(data), resolution=8, sizes=1, flip=False)
+    vae = train_vae(VAERun(seed=seed, preset="tiny", likelihood=arm, data=crops, optim=optim), run)
+    x = torch.stack([digit for _, digit in evaluation_images(open_source(data, "heldout"), None)])
+    with torch.no_grad():
+        decoded = vae.reconstruct(x)
+    squared = (x - decoded.mean).square()
+    return {
+        "rmse_levels": LEVELS_PER_UNIT * float(squared.mean().sqrt()),
+        "chi2": float((squared / decoded.var).mean()),
+    }
+
+
+def render(record: Json) -> str:
+    """The record as Markdown."""
+    return join_lines([
         "# Digits: what a learned variance does to the mean",
         "",
-        f"`{record['command']}` at commit {record['commit']}: `tiny`, {record['steps']} steps of {BATCH} digits, seeds "
-        f"{', '.join(map(str, record['seeds']))}, beta 1, 360 held-out digits; {record['machine']['processor']}, "
-        f"{record['machine']['cores']} cores, torch {torch.__version__}, fp32. Mean over seeds [least, greatest].",
+        f"{describe_origin(record)}: `tiny`, {record['steps']} steps of {BATCH} digits, seeds "
+        f"{list_numbers(record['seeds'])}, beta 1, 360 held-out digits; {describe_machine(record)}, fp32. "
+        "Mean over seeds [least, greatest].",
         "",
-        "| arm | RMSE of the mean, grey levels | chi2 |",
-        "|---|---|---|",
-    ]
-    for arm, runs in record["arms"].items():
-        cells = [[run[key] for run in runs] for key in ("rmse_levels", "chi2")]
-        shown = [f"{np.mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]" for values in cells]
-        lines.append(f"| {arm} | " + " | ".join(shown) + " |")
-    return "\n".join([*lines, ""])
+        seed_table("arm", record["arms"], {"rmse_levels": "RMSE of the mean, grey levels", "chi2": "chi2"}),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

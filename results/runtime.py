@@ -1,33 +1,39 @@
-"""Number formats, memory layouts and compilation, side by side: what each is worth here, and what takes the time.
+"""What are number formats, memory layouts and compilation worth on this machine, and what takes the time?
 
-    python results/runtime.py [--alternations 5] [--out results]
+    python -m results.runtime [--alternations 5]
 
-Four pieces of work, random weights: decoding 512x512 with the `small` and 256x256 with the `sd` preset, a denoising
-step of four latents of 64x64, and a training step as in `jeppa bench`. All candidates of a piece take turns; a ratio is
-that of plain fp32 to the candidate in the same turn. Then one pass of the fastest is profiled, by kind of operation.
-
-Writes `runtime.json` and `runtime.md` into OUT.
+Times four pieces of work with random weights: decoding 512x512 with the preset `small` and 256x256 with `sd`, a
+denoising step of four latents of 64x64, and a training step as in `jeppa bench`. All candidates take turns; a ratio is
+the time of plain fp32 over that of the candidate in the same turn. Then one pass of the fastest candidate is profiled
+by kind of operation. Writes `runtime.json` and `runtime.md`.
 """
 
 import argparse
 import copy
-import json
 import statistics
+import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from jeppa.config import DenoiserConfig
 from jeppa.diffusion import Denoiser, make_unet
 from jeppa.lab.bench import _config, seconds
-from jeppa.machine import commit, machine
 from jeppa.runtime import Runtime, lay_out, prepare
 from jeppa.train import VAEObjective
 from jeppa.train.step import autocast, placed
 from jeppa.vae import HeteroscedasticVAE
+from results.record import (
+    Json,
+    describe_origin,
+    join_lines,
+    markdown_table,
+    run_study,
+    save_record,
+    show_interval,
+    study_parser,
+)
 
-HERE = Path(__file__).parent
 CANDIDATES = {
     "fp32, default layout": Runtime("fp32", False),
     "fp32, channels last": Runtime("fp32", True),
@@ -43,24 +49,46 @@ KINDS = {
     "group norm": ("group_norm",), "SiLU": ("silu",), "copies between formats and layouts": ("copy_", "to_copy"),
 }  # fmt: skip
 Work = Callable[[], object]
+MakeWork = Callable[[Runtime], Work]
 
 
-def decoding(preset: str, side: int) -> Callable[[Runtime], Work]:
-    """Work of a decoder on one latent."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit code."""
+    parser = study_parser("runtime", __doc__)
+    parser.add_argument("--alternations", type=int, default=5, help="turns of every candidate that are counted")
+    return run_study(parser, measure_works, arguments)
+
+
+def measure_works(options: argparse.Namespace) -> None:
+    """Time every candidate on every piece of work, and write the record."""
+    works = {
+        "decode 512x512, small": prepare_decoding("small", 512),
+        "decode 256x256, sd": prepare_decoding("sd", 256),
+        "denoise 4 latents of 64x64": prepare_denoising(),
+        "train on 32 crops of 64x64": prepare_training(),
+    }
+    figures = {name: compare_candidates(make_work, options.alternations) for name, make_work in works.items()}
+    save_record(
+        options.command, options.out / "runtime", {"alternations": options.alternations, "works": figures}, render
+    )
+
+
+def prepare_decoding(preset: str, side: int) -> MakeWork:
+    """Decoding one picture of `side` pixels."""
     torch.manual_seed(0)
     vae = HeteroscedasticVAE(preset).eval().requires_grad_(False)
     z = torch.randn(1, vae.config.latent_channels, side // 8, side // 8)
 
-    def under(runtime: Runtime) -> Work:
+    def make_work(runtime: Runtime) -> Work:
         net = copy.deepcopy(vae)
         prepare(net, runtime)
         return torch.no_grad()(lambda: net.decode(z))
 
-    return under
+    return make_work
 
 
-def denoising() -> Callable[[Runtime], Work]:
-    """Work of the net that `jeppa train diffusion` makes unless told otherwise."""
+def prepare_denoising() -> MakeWork:
+    """One step of the net that `jeppa train diffusion` makes by default."""
     torch.manual_seed(0)
     config = DenoiserConfig()
     unet = make_unet(
@@ -70,106 +98,87 @@ def denoising() -> Callable[[Runtime], Work]:
     denoiser = Denoiser(unet, "v_prediction", None).eval().requires_grad_(False)
     zt, t = torch.randn(4, 4, 64, 64), torch.full((4,), 500)
 
-    def under(runtime: Runtime) -> Work:
+    def make_work(runtime: Runtime) -> Work:
         net = copy.deepcopy(denoiser)
         prepare(net, runtime)
         return torch.no_grad()(lambda: net(zt, t))
 
-    return under
+    return make_work
 
 
-def training() -> Callable[[Runtime], Work]:
-    """Loss and gradients of a batch."""
+def prepare_training() -> MakeWork:
+    """Loss and gradients of one batch."""
     config = _config()
     batch = next(iter(VAEObjective(config).batches(0, 1)))
 
-    def under(runtime: Runtime) -> Work:
+    def make_work(runtime: Runtime) -> Work:
         objective = VAEObjective(config)
         lay_out(objective, runtime)
 
         def work() -> None:
-            drawn = placed(objective.draw(batch, torch.Generator().manual_seed(0)), torch.device("cpu"), runtime)
+            batch_drawn = placed(objective.draw(batch, torch.Generator().manual_seed(0)), torch.device("cpu"), runtime)
             with autocast(torch.device("cpu"), runtime):
-                terms = objective(drawn)
+                terms = objective(batch_drawn)
             terms["loss"].mean().backward()
             objective.zero_grad()
 
         return work
 
-    return under
+    return make_work
 
 
-WORKS: dict[str, Callable[[], Callable[[Runtime], Work]]] = {
-    "decode 512x512, small": lambda: decoding("small", 512),
-    "decode 256x256, sd": lambda: decoding("sd", 256),
-    "denoise 4 latents of 64x64": denoising,
-    "train on 32 crops of 64x64": training,
-}
-
-
-def compare(under: Callable[[Runtime], Work], alternations: int) -> dict:
-    """Seconds and ratios of every candidate, and the profile of the fastest."""
+def compare_candidates(make_work: MakeWork, alternations: int) -> Json:
+    """Seconds and ratios of every candidate, and the profile of the fastest one that is not compiled."""
     torch.compiler.reset()
-    works = {name: under(runtime) for name, runtime in CANDIDATES.items()}
-    first = {name: seconds(work) for name, work in works.items()}
+    works = {name: make_work(runtime) for name, runtime in CANDIDATES.items()}
+    first_seconds = {name: seconds(work) for name, work in works.items()}
     turns = [{name: seconds(work) for name, work in works.items()} for _ in range(alternations)]
     rows = {}
     for name in works:
         ratios = [turn[BASE] / turn[name] for turn in turns]
         rows[name] = {
             "ratio": statistics.median(ratios), "least": min(ratios), "most": max(ratios),
-            "seconds": statistics.median(turn[name] for turn in turns), "first_seconds": first[name],
+            "seconds": statistics.median(turn[name] for turn in turns), "first_seconds": first_seconds[name],
         }  # fmt: skip
     fastest = max(rows, key=lambda name: rows[name]["ratio"] if "compiled" not in name else 0.0)
-    return {"rows": rows, "fastest": fastest, "profile": profile(works[fastest])}
+    return {"rows": rows, "fastest": fastest, "profile": profile_work(works[fastest])}
 
 
-def profile(work: Work) -> dict[str, float]:
+def profile_work(work: Work) -> dict[str, float]:
     """Share of the time in each kind of operation."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         work()
-    spent = dict.fromkeys([*KINDS, "other"], 0.0)
+    times = dict.fromkeys([*KINDS, "other"], 0.0)
     for event in profiler.key_averages():
         kind = next((kind for kind, parts in KINDS.items() if any(part in event.key for part in parts)), "other")
-        spent[kind] += event.self_cpu_time_total
-    total = sum(spent.values())
-    return {kind: value / total for kind, value in spent.items()}
+        times[kind] += event.self_cpu_time_total
+    total = sum(times.values())
+    return {kind: value / total for kind, value in times.items()}
 
 
-def table(record: dict) -> str:
-    """The Markdown of a record."""
+def render(record: Json) -> str:
+    """The record as Markdown."""
     about = record["machine"]
     lines = [
-        "# Number formats, layouts and compilation", "",
-        f"`{record['command']}` at commit {record['commit']}: {about['processor']}, {about['threads']} threads, torch "
+        "# Number formats, layouts and compilation",
+        "",
+        f"{describe_origin(record)}: {about['processor']}, {about['threads']} threads, torch "
         f"{about['torch']}. Ratio of plain fp32 to the candidate in the same turn, median [least, most] of "
         f"{record['alternations']} turns; the first pass holds the compiling.",
-    ]  # fmt: skip
-    for name, found in record["works"].items():
-        lines += ["", f"## {name}", "", "| candidate | ratio | seconds | first pass, s |", "|---|---|---|---|"]
-        for candidate, row in found["rows"].items():
-            ratio = f"{row['ratio']:.2f} [{row['least']:.2f}, {row['most']:.2f}]"
-            lines.append(f"| {candidate} | {ratio} | {row['seconds']:.3f} | {row['first_seconds']:.1f} |")
-        shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in found["profile"].items())
-        lines += ["", f'Time of "{found["fastest"]}": {shares}.']
-    return "\n".join([*lines, ""])
-
-
-def main() -> None:
-    """Measure all and write the record."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--alternations", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=HERE)
-    given = parser.parse_args()
-    record = {
-        "command": "python results/runtime.py", "commit": commit(), "machine": machine(),
-        "alternations": given.alternations, "works": {},
-    }  # fmt: skip
-    for name, make in WORKS.items():
-        record["works"][name] = compare(make(), given.alternations)
-        (given.out / "runtime.json").write_text(json.dumps(record, indent=1) + "\n")
-        (given.out / "runtime.md").write_text(table(record))
+    ]
+    for name, figures in record["works"].items():
+        rows = [
+            [
+                candidate, show_interval(row["ratio"], (row["least"], row["most"]), ".2f"), f"{row['seconds']:.3f}",
+                f"{row['first_seconds']:.1f}",
+            ]
+            for candidate, row in figures["rows"].items()
+        ]  # fmt: skip
+        shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in figures["profile"].items())
+        lines += ["", f"## {name}", "", markdown_table(["candidate", "ratio", "seconds", "first pass, s"], rows)]
+        lines += ["", f'Time of "{figures["fastest"]}": {shares}.']
+    return join_lines(lines)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,1 +1,1 @@
-"""The parts of `results/claims.py`: evidence from a compare folder, the tests, the verdicts and the tables."""
+"""The claims study: every promise of the project with the tests that decide it, run by `python -m results.claims`."""

@@ -1,24 +1,23 @@
-"""Walks between two latents, and the knob between quality and diversity, both on small squares.
+"""Walks between two latents, and the knob that trades quality for diversity, both on small squares.
 
 Fixed before any run: `PAIRS` pairs of held-out images at `SIDE` pixels and `FRAMES` frames on the straight line
 between their latent means; `KNOB_IMAGES` images, two draws each, at the temperatures `TAUS`. Distances are LPIPS
-(AlexNet). Arms whose mean and encoder are the same bit for bit walk the same path, which is measured once.
+(AlexNet). Arms whose encoder and mean are equal bit for bit walk the same path, which is measured once.
 """
 
 import hashlib
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from claims.compared import Compared, NotMeasuredError, generator
-from claims.verdict import Array
 from jeppa.errors import JeppaError
 from jeppa.lab.metrics import psnr
 from jeppa.lpips import Lpips, load_lpips
 from jeppa.vae import HeteroscedasticVAE
+from results.claims.folder import CompareFolder, NotMeasuredError, make_generator
+from results.claims.verdict import Array
 
 SIDE = 96
 FRAMES = 9
@@ -46,17 +45,17 @@ class Knob:
 class PathFigures:
     """Figures of latent walks of any run."""
 
-    def __init__(self, compared: Compared) -> None:
-        self._compared = compared
+    def __init__(self, folder: CompareFolder) -> None:
+        self._folder = folder
         self._rows: dict[str, dict[str, Row]] = {}
 
-    def rows(self, arm: str, seed: int) -> dict[str, Row]:
+    def measure_run(self, arm: str, seed: int) -> dict[str, Row]:
         """`PATH_KEYS` for each pair of images."""
-        vae = self._compared.vae(arm, seed)
-        digest = mean_digest(vae)
+        vae = self._folder.load_vae(arm, seed)
+        digest = hash_mean(vae)
         if digest not in self._rows:
-            distance = _lpips()
-            images = list(self._compared.images(2 * PAIRS, SIDE, SIDE).items())
+            distance = load_distance()
+            images = list(self._folder.load_images(2 * PAIRS, SIDE, SIDE).items())
             half = len(images) // 2
             pairs = zip(images[:half], images[half : 2 * half], strict=True)
             self._rows[digest] = {f"{a} to {b}": walk(vae, x, y, distance) for (a, x), (b, y) in pairs}
@@ -78,45 +77,46 @@ def walk(vae: HeteroscedasticVAE, a: Tensor, b: Tensor, distance: Lpips) -> Row:
     return {"path_length": float(steps.mean() / ends), "path_unevenness": float(steps.max() / steps.mean())}
 
 
-def turn_knob(compared: Compared, arm: str, seed: int, place: str) -> Knob:
-    """Draw at each temperature: of the decoder's residual (`pixels`) or of the encoder's posterior (`latent`)."""
-    vae, distance = compared.vae(arm, seed), _lpips()
+def turn_knob(folder: CompareFolder, arm: str, seed: int, place: str) -> Knob:
+    """Draw at each temperature, from the decoder's residual (place `pixels`) or the encoder's posterior (`latent`)."""
+    vae, distance = folder.load_vae(arm, seed), load_distance()
     rows = []
-    for index, x in enumerate(_few(compared).values()):
-        noise = [generator(seed, index, draw) for draw in (0, 1)]
-        one, other = (_draws(vae, x, place, source) for source in noise)
-        original = x.expand_as(one)
-        fidelity = (psnr(original, one) + psnr(original, other)) / 2.0
-        rows.append(torch.stack([distance(one.clamp(-1.0, 1.0), other), fidelity]).double().numpy())
+    for index, x in enumerate(load_few(folder).values()):
+        noise = [make_generator(seed, index, draw) for draw in (0, 1)]
+        first, second = (draw_pictures(vae, x, place, source) for source in noise)
+        original = x.expand_as(first)
+        fidelity = (psnr(original, first) + psnr(original, second)) / 2.0
+        rows.append(torch.stack([distance(first.clamp(-1.0, 1.0), second), fidelity]).double().numpy())
     diversity, quality = np.mean(rows, axis=0)
     return Knob(diversity, quality)
 
 
-def knob_images(compared: Compared) -> int:
-    """How many images the knob is turned on: `KNOB_IMAGES`, or all where there are fewer."""
-    return len(_few(compared))
+def count_knob_images(folder: CompareFolder) -> int:
+    """On how many images the knob is turned: `KNOB_IMAGES`, or all if there are fewer."""
+    return len(load_few(folder))
 
 
-def least_step(values: Array) -> float:
+def find_least_step(values: Array) -> float:
     """The smallest rise from one temperature to the next; above 0 is strictly rising."""
-    return min(after - before for before, after in pairwise(values.tolist()))
+    return float(np.diff(values).min())
 
 
-def mean_digest(vae: HeteroscedasticVAE) -> str:
-    """Hash of the weights that encoder and mean depend on."""
+def hash_mean(vae: HeteroscedasticVAE) -> str:
+    """SHA-256 of the weights that encoder and mean depend on."""
     digest = hashlib.sha256()
     for name, value in sorted(vae.vae.state_dict().items()):
         digest.update(name.encode() + value.numpy().tobytes())
     return digest.hexdigest()
 
 
-def _few(compared: Compared) -> dict[str, Tensor]:
-    return compared.images(KNOB_IMAGES, SIDE, SIDE)
+def load_few(folder: CompareFolder) -> dict[str, Tensor]:
+    """The images on which the knob is turned."""
+    return folder.load_images(KNOB_IMAGES, SIDE, SIDE)
 
 
 @torch.no_grad()
-def _draws(vae: HeteroscedasticVAE, x: Tensor, place: str, noise: torch.Generator) -> Tensor:
-    """One draw at all of `TAUS`, `[len(TAUS),3,H,W]`: the same noise, scaled."""
+def draw_pictures(vae: HeteroscedasticVAE, x: Tensor, place: str, noise: torch.Generator) -> Tensor:
+    """One draw at all temperatures, `[len(TAUS),3,H,W]`: the same noise, scaled."""
     taus = torch.tensor(TAUS).view(-1, 1, 1, 1)
     posterior = vae.encode(x)
     if place == "latent":
@@ -126,7 +126,12 @@ def _draws(vae: HeteroscedasticVAE, x: Tensor, place: str, noise: torch.Generato
     return decoded.mean + taus * (decoded.sample(noise) - decoded.mean)
 
 
-def _lpips() -> Lpips:
+def load_distance() -> Lpips:
+    """LPIPS by AlexNet.
+
+    Raises:
+        NotMeasuredError: its weights are not installed.
+    """
     try:
         return load_lpips("alex")
     except JeppaError as error:

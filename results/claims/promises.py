@@ -1,12 +1,12 @@
-"""Every promise and the tests that decide it. Written before the runs: a threshold here is not changed afterwards.
+"""Every promise and the tests that decide it, written before the runs; no threshold is changed afterwards.
 
-Unless a test says otherwise it compares an arm with `shared`, the same VAE with one sigma for all pixels. `faithful`
-has the encoder and the mean of `shared` bit for bit, so whatever is said of its *mean picture* is refuted by
-construction where the promise is "better" and confirmed where it is "no worse"; what can differ is what it draws.
+Unless a test says otherwise, it compares an arm with `shared`, the same VAE with one sigma for all pixels. Encoder and
+mean of `faithful` are those of `shared` bit for bit. So a promise about its *mean picture* is refuted by construction
+if it says "better", and confirmed if it says "no worse"; only what it draws can differ.
 """
 
-from claims.kinds import HETEROSCEDASTIC, Convergence, KnobTurns, MetricRatio, PerImage, Stability, Trial
-from claims.verdict import Promise
+from results.claims.trials import HETEROSCEDASTIC, Convergence, KnobTurns, MetricRatio, PerImage, Stability, Trial
+from results.claims.verdict import Promise
 
 LESS, MORE = Promise(high=0.0), Promise(low=0.0)
 

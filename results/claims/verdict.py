@@ -1,7 +1,7 @@
-"""One rule for all claims: an interval, a side that was promised, a verdict.
+"""One rule decides every claim: it takes an interval and the promised side of a threshold, and gives a verdict.
 
-confirmed: the whole 95 % interval lies on the promised side of the threshold. refuted: none of it does, so the
-threshold itself counts as the other side ("sharper" is refuted by a difference of exactly 0). undecided: the rest.
+Confirmed: the whole 95 % interval lies on the promised side. Refuted: none of it does; the threshold itself is not on
+the promised side, so "sharper" is refuted by a difference of exactly 0. Undecided: everything else.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
-from jeppa.lab.statistics import CONFIDENCE, bootstrap_mean
+from jeppa.lab.statistics import bootstrap_mean
+from results.record import mean_interval
 
 Array = NDArray[np.float64]
 Verdict = Literal["confirmed", "refuted", "undecided", "not measured"]
@@ -23,10 +23,10 @@ class Figure:
 
     Args:
         value: the estimate.
-        lo: lower end, NaN where there is too little to tell.
-        hi: upper end, likewise.
+        lo: lower end, NaN where too few values are known for an interval.
+        hi: upper end, NaN likewise.
         by_seed: the estimate of each seed, in their order.
-        images: images (or pairs of them) that it rests on; 0 for a figure of whole runs.
+        images: number of images, or pairs of images, that were measured; 0 for a figure of whole runs.
     """
 
     value: float
@@ -38,49 +38,44 @@ class Figure:
 
 @dataclass(frozen=True)
 class Promise:
-    """Where the figure must lie: above `low`, below `high`, or between both (either may be absent)."""
+    """Where the figure must lie: above `low`, below `high`, or between them."""
 
     low: float | None = None
     high: float | None = None
 
     def __str__(self) -> str:
-        """In words, as the tables print it."""
+        """As the tables show it."""
         if self.low is not None and self.high is not None:
             return f"between {self.low:g} and {self.high:g}"
         return f"above {self.low:g}" if self.low is not None else f"below {self.high:g}"
 
 
-def over_images(values: Array) -> Figure:
-    """Mean over images of the mean over seeds, with a bootstrap interval over images.
+def average_images(values: Array) -> Figure:
+    """Mean over images of the mean over seeds, with a bootstrap interval over the images.
 
     Args:
         values: `[seeds,images]`; NaN where an image has no value.
     """
     kept = values[:, ~np.isnan(values).any(0)]
-    found = bootstrap_mean(kept.mean(0))
-    return Figure(found.mean, found.lo, found.hi, tuple(kept.mean(1).tolist()) if kept.size else (), found.count)
+    estimate = bootstrap_mean(kept.mean(0))
+    by_seed = tuple(kept.mean(1).tolist()) if kept.size else ()
+    return Figure(estimate.mean, estimate.lo, estimate.hi, by_seed, estimate.count)
 
 
-def over_seeds(values: Array, ratio: bool = False) -> Figure:
-    """Mean over seeds with Student's t interval, for figures that a run has one of.
+def average_seeds(values: Array, ratio: bool = False) -> Figure:
+    """Mean over seeds with a t-interval, for a figure of which every run has one value.
 
     Args:
-        values: `[seeds]`; one alone has no interval.
-        ratio: average the logarithms, so that 2 and 1/2 cancel.
+        values: `[seeds]`; a single one has no interval.
+        ratio: whether to average the logarithms, so that 2 and 1/2 cancel.
     """
-    scale = np.log(values) if ratio else values
-    mean = scale.mean()
-    half = np.nan
-    if len(values) > 1:
-        quantile = float(student.ppf(0.5 + CONFIDENCE / 2.0, len(values) - 1))
-        half = quantile * scale.std(ddof=1) / np.sqrt(len(values))
-    ends = np.array([mean, mean - half, mean + half])
+    ends = np.array(mean_interval((np.log(values) if ratio else values).tolist()))
     value, lo, hi = (np.exp(ends) if ratio else ends).tolist()
     return Figure(value, lo, hi, tuple(values.tolist()), 0)
 
 
 def decide(figure: Figure, promise: Promise) -> Verdict:
-    """The rule of the module's docstring."""
+    """Apply the rule; a figure without an interval is undecided."""
     if np.isnan(figure.lo) or np.isnan(figure.hi):
         return "undecided"
     low = -np.inf if promise.low is None else promise.low

@@ -1,1 +1,1 @@
-"""The parts of `results/sampler.py`: the denoisers, the samplers, what is drawn, measured and written."""
+"""The sampler study: denoisers with variance heads, every sampler on real latents; `python -m results.sampler`."""

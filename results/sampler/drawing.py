@@ -1,42 +1,65 @@
-"""Samples of one seed by one sampler, and what is kept of them: features, latents and scores of uncertainty."""
+"""The denoisers of the study, one for each seed, and what is kept of their samples: features, latents and scores."""
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jeppa.config import DataConfig, DenoiserConfig, DiffusionRun, OptimConfig
 from jeppa.diffusion import SamplerStep, generators_for, guided, initial_noise
 from jeppa.lab.features import load_features
 from jeppa.pipeline import Model, load_model
+from jeppa.train import DiffusionObjective, train, with_classes
 from jeppa.vae import FACTOR
-from sampler.runs import RESOLUTION, run_folder
-from sampler.samplers import RIVALS, Sampler, rival_sample, steps_of
+from results.sampler.samplers import RIVALS, Sampler, run_rival, run_steps
 
+RESOLUTION = 64
+STEPS = 2500
+MODEL = DenoiserConfig(block_out_channels=(32, 64, 64), attention=(False, True, True))
+OPTIM = OptimConfig(
+    steps=STEPS, batch_size=64, learning_rate=2e-3, ema_decay=0.998, precision="exact", log_every=100, save_every=500
+)
 COUNT = 1000
 BATCH = 100
 FIRST_SEED = 1_000_000
-"""Of the noise of seed 0; those of seed s start s * COUNT later, so no two samples share their noise."""
+"""Seed of the noise of the first sample of seed 0; seed s starts s * COUNT later, so no two samples share noise."""
 FEATURE_SIDE = 128
-"""Three times faster than the 224 of the feature net's training, and enough for pictures of 64 pixels."""
+"""Pixels a side of the pictures that the feature net sees: three times faster than the 224 of its training, and enough
+for pictures of 64 pixels."""
 
 
-def sample_file(work: Path, seed: int, sampler: Sampler) -> Path:
-    """Where the samples of one sampler are."""
+def train_denoiser(vae: Path, data: Path, work: Path, seed: int) -> None:
+    """Train the denoiser of one seed with its variance head on latents of grocery pictures, or resume its run."""
+    crops = DataConfig(data=str(data), resolution=RESOLUTION, min_view=0.9)
+    config = with_classes(
+        DiffusionRun(seed=seed, vae=str(vae), model=MODEL, classes=True, views=2514, data=crops, optim=OPTIM)
+    )
+    for _ in train(DiffusionObjective(config, load_model(vae).codec), config, locate_run(work, seed), resume=True):
+        pass
+
+
+def locate_run(work: Path, seed: int) -> Path:
+    """Run folder of the denoiser of a seed."""
+    return work / f"denoiser-{seed}"
+
+
+def locate_samples(work: Path, seed: int, sampler: Sampler) -> Path:
+    """File of the samples of one seed by one sampler."""
     return work / f"samples-{seed}" / f"{sampler.name}.npz"
 
 
-def draw(sampler: Sampler, seed: int, work: Path) -> None:
-    """Write features, latents and scores of `COUNT` samples, unless they are there already."""
-    target = sample_file(work, seed, sampler)
+def draw(work: Path, sampler: Sampler, seed: int) -> None:
+    """Write features, latents and scores of `COUNT` samples, unless their file exists."""
+    target = locate_samples(work, seed, sampler)
     if target.exists():
         return
-    torch.set_num_threads(1)
-    model = _model(run_folder(work, seed))
-    parts = [_batch(sampler, model, seed, start) for start in range(0, COUNT, BATCH)]
-    arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    model = load_denoiser(locate_run(work, seed))
+    parts = [draw_batch(sampler, model, seed, start) for start in range(0, COUNT, BATCH)]
+    arrays: dict[str, Any] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(".tmp.npz")
     np.savez(unfinished, **arrays)
@@ -44,11 +67,13 @@ def draw(sampler: Sampler, seed: int, work: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def _model(folder: Path) -> Model:
+def load_denoiser(folder: Path) -> Model:
+    """The model of a run folder; the last one is kept."""
     return load_model(folder)
 
 
-def _batch(sampler: Sampler, model: Model, seed: int, start: int) -> dict[str, NDArray[np.float32]]:
+def draw_batch(sampler: Sampler, model: Model, seed: int, start: int) -> dict[str, NDArray[np.float32]]:
+    """Features, latents and scores of the samples `start` to `start + BATCH - 1`."""
     first = FIRST_SEED + seed * COUNT + start
     generators = generators_for(range(first, first + BATCH))
     z_t = initial_noise(
@@ -59,30 +84,30 @@ def _batch(sampler: Sampler, model: Model, seed: int, start: int) -> dict[str, N
     denoise = guided(model.denoiser, labels, sampler.guidance)
     scores: dict[str, NDArray[np.float32]] = {}
     if sampler.title in RIVALS:
-        z0 = rival_sample(sampler, model, denoise, z_t)
+        z0 = run_rival(sampler, model, denoise, z_t)
     else:
-        steps = list(steps_of(sampler, model, denoise, z_t, generators))
-        z0, scores = steps[-1].zt, uncertainties(steps)
+        steps = list(run_steps(sampler, model, denoise, z_t, generators))
+        z0, scores = steps[-1].zt, score_uncertainty(steps)
     pixels = model.codec.decode(z0).mean
     return {"features": load_features()(pixels, FEATURE_SIDE).numpy(), "latents": z0.numpy(), **scores}
 
 
-def uncertainties(steps: list[SamplerStep]) -> dict[str, NDArray[np.float32]]:
+def score_uncertainty(steps: list[SamplerStep]) -> dict[str, NDArray[np.float32]]:
     """Candidates for a score of a sample's uncertainty, each `[B]`.
 
-    All are means over elements: of the log-variance over all steps, of the variance over all steps, and of the
-    log-variance in the first, the middle and the last third of the steps.
+    All are means over elements and steps: of the log-variance over all steps, of the variance over all steps, and of
+    the log-variance over the first, the middle and the last third of the steps.
     """
-    known = [step.x0_variance for step in steps if step.x0_variance is not None]
-    variance = torch.stack(known).flatten(2)
+    variances = [step.x0_variance for step in steps if step.x0_variance is not None]
+    variance = torch.stack(variances).flatten(2)
     logs = variance.clamp(min=1e-12).log().mean(2)
-    third = max(1, len(known) // 3)
-    middle = (len(known) - third) // 2
-    found: dict[str, Tensor] = {
+    third = max(1, len(variances) // 3)
+    middle = (len(variances) - third) // 2
+    scores: dict[str, Tensor] = {
         "log variance": logs.mean(0),
         "variance": variance.mean((0, 2)),
         "log variance, first third": logs[:third].mean(0),
         "log variance, middle third": logs[middle : middle + third].mean(0),
         "log variance, last third": logs[-third:].mean(0),
     }
-    return {f"score: {key}": value.numpy() for key, value in found.items()}
+    return {f"score: {key}": value.numpy() for key, value in scores.items()}

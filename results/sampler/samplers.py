@@ -1,4 +1,4 @@
-"""The samplers that the study compares, ours and the two rivals of diffusers, at a number of net evaluations."""
+"""The samplers that the study compares, ours and two of diffusers, each at several numbers of net evaluations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from jeppa.pipeline import Model
 RIVALS = {"dpm-solver++": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 EVALUATIONS = (5, 10, 25, 50)
 LAST_DRAWN = (5, 10)
-"""With more steps the last one has hardly any variance left to draw."""
+"""Evaluations at which the last step is drawn too; with more steps it has hardly any variance left."""
 KNOB_STEPS = 10
 
 
@@ -22,9 +22,9 @@ class Sampler:
     """One way to sample.
 
     Args:
-        title: as the tables name it; a rival's is a key of `RIVALS`.
+        title: its name in the tables; a key of `RIVALS` for a sampler of diffusers.
         steps: evaluations of the net (guidance doubles them).
-        eta: of DDIM.
+        eta: of DDIM, 0 to 1.
         temperature: of the learned variance.
         last: whether the last step draws too.
         guidance: weight of classifier-free guidance.
@@ -39,26 +39,26 @@ class Sampler:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Its name in file names."""
         return f"{self.title.replace(' ', '-').replace(',', '')}-{self.steps}"
 
 
-def rows() -> list[Sampler]:
-    """The main table."""
-    found = [Sampler("plain", 20)]
-    found += [Sampler("learned, last drawn", steps, temperature=1.0, last=True) for steps in LAST_DRAWN]
+def list_samplers() -> list[Sampler]:
+    """The samplers of the main table."""
+    samplers = [Sampler("plain", 20)]
+    samplers += [Sampler("learned, last drawn", steps, temperature=1.0, last=True) for steps in LAST_DRAWN]
     for steps in EVALUATIONS:
-        found += [
+        samplers += [
             Sampler("plain", steps),
             Sampler("eta 1", steps, eta=1.0),
             Sampler("learned", steps, temperature=1.0),
             *(Sampler(rival, steps) for rival in RIVALS),
         ]
-    return found
+    return samplers
 
 
-def knobs() -> list[Sampler]:
-    """What the curves of quality and diversity need beside the main table."""
+def list_knobs() -> list[Sampler]:
+    """Samplers that trade quality for diversity, beside those of the main table."""
     return [
         Sampler("temperature 0.5", KNOB_STEPS, temperature=0.5),
         Sampler("temperature 1.5", KNOB_STEPS, temperature=1.5),
@@ -68,7 +68,7 @@ def knobs() -> list[Sampler]:
     ]
 
 
-def steps_of(
+def run_steps(
     sampler: Sampler, model: Model, denoise: Denoise, z_t: Tensor, generators: list[torch.Generator]
 ) -> Iterator[SamplerStep]:
     """Our sampler, step by step."""
@@ -77,8 +77,8 @@ def steps_of(
 
 
 @torch.no_grad()
-def rival_sample(sampler: Sampler, model: Model, denoise: Denoise, zt: Tensor) -> Tensor:
-    """The sample, `[B,C,h,w]`, of a scheduler of diffusers with our schedule and its own defaults otherwise."""
+def run_rival(sampler: Sampler, model: Model, denoise: Denoise, zt: Tensor) -> Tensor:
+    """The samples `[B,C,h,w]` of a scheduler of diffusers, which has our noise schedule and its own defaults."""
     scheduler = RIVALS[sampler.title].from_config(model.schedule.config)
     scheduler.set_timesteps(sampler.steps)
     for t in scheduler.timesteps:

@@ -1,26 +1,29 @@
 """The Markdown of the sampler study."""
 
-from typing import Any
-
 import numpy as np
-import torch
 
-from sampler.measuring import interval
-from sampler.samplers import EVALUATIONS, LAST_DRAWN
+from results.record import (
+    Json,
+    describe_machine,
+    describe_origin,
+    join_lines,
+    list_numbers,
+    markdown_table,
+    mean_interval,
+    show_interval,
+)
+from results.sampler.samplers import EVALUATIONS, LAST_DRAWN
 
-Json = dict[str, Any]
 
-
-def table(record: Json) -> str:
-    """All tables, from the record alone."""
-    machine = record["machine"]
-    return "\n".join([
+def render(record: Json) -> str:
+    """The record as Markdown."""
+    return join_lines([
         "# Samplers on real latents",
         "",
-        f"`{record['command']}` at commit {record['commit']}: {record['count']} samples of each sampler and "
-        f"seed, seeds {', '.join(map(str, record['seeds']))} (each a denoiser of its own), {record['train_steps']} "
-        f"training steps, grocery pictures at {record['resolution']} pixels; {machine['processor']}, "
-        f"{machine['cores']} cores, torch {torch.__version__}.",
+        f"{describe_origin(record)}: {record['count']} samples of each sampler and "
+        f"seed, seeds {list_numbers(record['seeds'])} (each a denoiser of its own), {record['train_steps']} "
+        f"training steps, grocery pictures at {record['resolution']} pixels; "
+        f"{describe_machine(record)}.",
         "",
         "Frechet distances on EfficientNet-Lite0 features at 128 pixels, half of the samples against half of the "
         "pictures, the mean of both halves; mean over seeds [95 % t-interval].",
@@ -28,100 +31,104 @@ def table(record: Json) -> str:
         f"To real pictures. Their halves to each other: {record['floors']['real']:.1f}; reconstructions of one half "
         f"by the VAE to the other half: {record['floors']['reconstructed_to_real']:.1f}.",
         "",
-        *_main(record, "fd"),
+        render_distances(record, "fd"),
         "",
         "To reconstructions of real pictures, which is what a denoiser of these latents can reach. Their halves to "
         f"each other: {record['floors']['reconstructed']:.1f}.",
         "",
-        *_main(record, "fd_reconstructed"),
+        render_distances(record, "fd_reconstructed"),
         "",
         "Differences by seed, first less second; below 0 the first is better:",
         "",
-        *_differences(record),
+        render_differences(record),
         "",
         "## Quality against diversity",
         "",
         f"At {record['knob_steps']} evaluations (guidance takes two for each step). Precision: share of samples that "
         "look like reconstructions of real pictures. Recall: share of those that samples cover.",
         "",
-        *_knobs(record),
+        render_knobs(record),
         "",
         "## Rejection of the most uncertain 20 %",
         "",
         "The score was chosen among five on seed 0 and judged on the other seeds. Distances to reconstructions.",
         "",
-        *_rejections(record),
-        "",
+        render_rejections(record),
     ])  # fmt: skip
 
 
-def _shown(values: list[float], digits: int = 2) -> str:
-    mean, low, high = interval(values)
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def show_seeds(values: list[float], digits: int) -> str:
+    """Mean over seeds with its 95 % t-interval."""
+    mean, low, high = mean_interval(values)
+    return show_interval(mean, (low, high), f".{digits}f")
 
 
-def _column(record: Json, name: str, key: str) -> list[float]:
+def take_column(record: Json, name: str, key: str) -> list[float]:
+    """A figure of one sampler for every seed."""
     return [run[key] for run in record["rows"][name]]
 
 
-def _main(record: Json, key: str) -> list[str]:
+def render_distances(record: Json, key: str) -> str:
+    """The main table: a row for each number of evaluations, a column for each sampler."""
     titles = ("plain", "eta 1", "learned", "learned, last drawn", "dpm-solver++", "unipc")
-    lines = ["| evaluations | " + " | ".join(titles) + " |", "|---|" + "---|" * len(titles)]
+    rows = []
     for steps in EVALUATIONS:
         names = [f"{title} {steps}" for title in titles]
-        cells = [_shown(_column(record, name, key), 1) if name in record["rows"] else "" for name in names]
-        lines.append(f"| {steps} | " + " | ".join(cells) + " |")
-    return lines
+        cells = [show_seeds(take_column(record, name, key), 1) if name in record["rows"] else "" for name in names]
+        rows.append([steps, *cells])
+    return markdown_table(["evaluations", *titles], rows)
 
 
-def _differences(record: Json) -> list[str]:
+def render_differences(record: Json) -> str:
+    """Differences of two samplers by seed."""
     pairs = [(f"learned {n}", f"plain {n}") for n in EVALUATIONS]
     pairs += [(f"learned, last drawn {n}", f"plain {n}") for n in LAST_DRAWN]
     pairs += [(f"learned {n}", f"dpm-solver++ {n}") for n in EVALUATIONS]
     pairs += [("learned 10", "plain 20"), ("learned, last drawn 10", "plain 20")]
-    lines = ["| first | second | to real | to reconstructions |", "|---|---|---|---|"]
+    rows = []
     for first, second in pairs:
         cells = []
         for key in ("fd", "fd_reconstructed"):
-            both = zip(_column(record, first, key), _column(record, second, key), strict=True)
-            cells.append(_shown([a - b for a, b in both], 1))
-        lines.append(f"| {first} | {second} | " + " | ".join(cells) + " |")
-    return lines
+            seeds = zip(take_column(record, first, key), take_column(record, second, key), strict=True)
+            cells.append(show_seeds([a - b for a, b in seeds], 1))
+        rows.append([first, second, *cells])
+    return markdown_table(["first", "second", "to real", "to reconstructions"], rows)
 
 
-def _knobs(record: Json) -> list[str]:
+def render_knobs(record: Json) -> str:
+    """Quality against diversity."""
     steps = record["knob_steps"]
-    order = [
-        f"plain {steps}", f"temperature 0.5 {steps}", f"learned {steps}", f"temperature 1.5 {steps}",
-        f"eta 0.5 {steps}", f"eta 1 {steps}", f"guidance 2 {steps}", f"guidance 4 {steps}",
-    ]  # fmt: skip
-    keys = ("fd", "fd_reconstructed", "precision", "recall")
-    lines = ["| sampler | FD to real | FD to reconstructions | precision | recall |", "|---|---|---|---|---|"]
-    for name in order:
-        cells = [_shown(_column(record, name, key), 1 if key.startswith("fd") else 3) for key in keys]
-        lines.append(f"| {name.removesuffix(f' {steps}')} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def _rejections(record: Json) -> list[str]:
-    lines = [
-        "| sampler | score | seeds | FD of the rest | of random 80 % [95 %] | recall | of random 80 % |",
-        "|---|---|---|---|---|---|---|",
+    titles = (
+        "plain", "temperature 0.5", "learned", "temperature 1.5", "eta 0.5", "eta 1", "guidance 2", "guidance 4",
+    )  # fmt: skip
+    digits = {"fd": 1, "fd_reconstructed": 1, "precision": 3, "recall": 3}
+    rows = [
+        [title, *(show_seeds(take_column(record, f"{title} {steps}", key), digits[key]) for key in digits)]
+        for title in titles
     ]
-    for entry in record["rejection"]:
-        lines.append(_rejection(entry["score"], str(entry["seed"]), [entry]))
+    return markdown_table(["sampler", "FD to real", "FD to reconstructions", "precision", "recall"], rows)
+
+
+def render_rejections(record: Json) -> str:
+    """Every rejection on its own, then for each sampler the mean over the seeds on which its score was judged."""
+    headers = [
+        "sampler", "score", "seeds", "FD of the rest", "of random 80 % [95 %]", "recall", "of random 80 %",
+    ]  # fmt: skip
+    rows = [list_cells([entry]) for entry in record["rejection"]]
     for sampler in dict.fromkeys(entry["sampler"] for entry in record["rejection"]):
-        judged = [one for one in record["rejection"] if one["sampler"] == sampler and one["seed"] != record["seeds"][0]]
-        lines.append(_rejection(judged[0]["score"], " and ".join(str(one["seed"]) for one in judged), judged))
-    return lines
+        entries = [entry for entry in record["rejection"] if entry["sampler"] == sampler]
+        rows.append(list_cells([entry for entry in entries if entry["seed"] != record["seeds"][0]]))
+    return markdown_table(headers, rows)
 
 
-def _rejection(score: str, seeds: str, entries: list[Json]) -> str:
-    """Means over entries; the k-th random sets of all seeds count as one draw."""
+def list_cells(entries: list[Json]) -> list[str]:
+    """Means over entries of one sampler and score; the k-th random sets of all seeds count as one draw."""
     random = np.mean([entry["fd_random"] for entry in entries], axis=0)
-    low, high = np.quantile(random, [0.025, 0.975])
-    found, recall, recalled = (np.mean([entry[key] for entry in entries]) for key in ("fd", "recall", "recall_random"))
-    return (
-        f"| {entries[0]['sampler']} | {score} | {seeds} | {found:.1f} | {random.mean():.1f} [{low:.1f}, {high:.1f}] | "
-        f"{recall:.3f} | {recalled:.3f} |"
+    distance, recall, random_recall = (
+        float(np.mean([entry[key] for entry in entries])) for key in ("fd", "recall", "recall_random")
     )
+    ends = np.quantile(random, [0.025, 0.975]).tolist()
+    return [
+        entries[0]["sampler"], entries[0]["score"], " and ".join(str(entry["seed"]) for entry in entries),
+        f"{distance:.1f}", show_interval(float(random.mean()), ends, ".1f"), f"{recall:.3f}", f"{random_recall:.3f}",
+    ]  # fmt: skip

@@ -1,1 +1,1 @@
-"""The parts of `results/shipped_denoisers.py` and `results/shipped_vae.py`, and what both write."""
+"""What the shipped models are worth: `python -m results.shipped.vae` and `python -m results.shipped.denoisers`."""

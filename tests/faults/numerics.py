@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from jeppa.config import Likelihood
-from jeppa.data import known_gaussian
 from jeppa.distributions import BandGaussian, DiagonalGaussian, DiagonalStudentT, Predictive
 from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE
 from jeppa.vae.sigma_head import bounded_logvar
+from results.synthetic import known_gaussian
 
 LEAST_SIGMA = torch.tensor(-6.0).exp()
 

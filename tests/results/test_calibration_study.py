@@ -1,19 +1,10 @@
 """The study of calibration: two numbers mend a sigma that is too small by one factor, and the table tells it."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
 from jeppa.vae.sigma_head import LOGVAR_RANGE, RisingCurve
-
-PATH = Path(__file__).parents[2] / "results" / "calibration.py"
-spec = importlib.util.spec_from_file_location("calibration_study", PATH)
-assert spec is not None
-assert spec.loader is not None
-study = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(study)
+from results import calibration as study
 
 
 def test_figures_before_and_after_two_numbers():
@@ -24,12 +15,12 @@ def test_figures_before_and_after_two_numbers():
         logvar = torch.empty(1, 3, 64, 64).uniform_(-8.0, -4.0, generator=generator)
         mean = torch.zeros_like(logvar)
         images.append((2.0 * (0.5 * logvar).exp() * torch.randn(logvar.shape, generator=generator), mean, logvar))
-    before = study.judged(images, RisingCurve(*LOGVAR_RANGE))
-    after = study.judged(images, study.two_numbers(images, -6.0))
+    before = study.judge(images, RisingCurve(*LOGVAR_RANGE))
+    after = study.judge(images, study.fit_two_numbers(images, -6.0))
     assert before["chi2"][0] == pytest.approx(4.0, rel=0.05)
     assert before["ence"][0] == pytest.approx(1.0, abs=0.05)
     assert after["chi2"][0] == pytest.approx(1.0, rel=0.05)
     assert after["ence"][0] < 0.05
     assert after["coverage_90"][0] == pytest.approx(0.9, abs=0.01)
     record = {"command": "c", "commit": "abc", "machine": {"processor": "p"}, "kinds": {"dots": {"two numbers": after}}}
-    assert f"| 3 dots | two numbers | {after['ence'][0]:.3f} [" in study.table(record)
+    assert f"| 3 dots | two numbers | {after['ence'][0]:.3f} [" in study.render(record)

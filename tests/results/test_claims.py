@@ -1,9 +1,7 @@
 """The claims ledger: one rule for verdicts, figures paired and averaged as promised, no crash for what is missing."""
 
-import importlib.util
 import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,20 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-RESULTS = Path(__file__).parents[2] / "results"
-sys.path.insert(0, str(RESULTS))
-
-from claims import paths, stability  # noqa: E402
-from claims.compared import Compared, NotMeasuredError, number  # noqa: E402
-from claims.convergence import share_of_steps, smoothed  # noqa: E402
-from claims.evidence import Evidence  # noqa: E402
-from claims.kinds import HETEROSCEDASTIC, KnobTurns, PerImage  # noqa: E402
-from claims.kinds import Stability as StabilityTrial  # noqa: E402
-from claims.ledger import against_old, judge, judge_promise, setup, table  # noqa: E402
-from claims.promises import PROMISES  # noqa: E402
-from claims.verdict import Figure, Promise, decide, over_images, over_seeds  # noqa: E402
-
-from jeppa.vae import LIKELIHOODS  # noqa: E402
+from jeppa.vae import LIKELIHOODS
+from results.claims import paths, stability
+from results.claims.__main__ import main
+from results.claims.evidence import Evidence
+from results.claims.folder import CompareFolder, NotMeasuredError, take_figure
+from results.claims.ledger import compare_with_old, describe_setup, judge, judge_promise, render
+from results.claims.promises import PROMISES
+from results.claims.trials import HETEROSCEDASTIC, KnobTurns, PerImage, compare_steps, smooth
+from results.claims.trials import Stability as StabilityTrial
+from results.claims.verdict import Figure, Promise, average_images, average_seeds, decide
 
 Json = dict[str, object]
 
@@ -43,7 +37,7 @@ def write_run(root: Path, name: str, rows: list[Json] | None = None, log: list[J
 
 
 def evidence(root: Path) -> Evidence:
-    return Evidence(Compared(root), root / "stability", lambda _: None, grid=False)
+    return Evidence(CompareFolder(root), root / "stability", lambda _: None, grid=False)
 
 
 @pytest.mark.parametrize(
@@ -70,18 +64,20 @@ def test_a_verdict_needs_the_whole_interval_on_one_side(lo: float, hi: float, pr
 def test_seeds_are_averaged_before_images_are_resampled():
     """Seeds that differ by a constant do not widen the interval. Red when seed x image values are resampled."""
     images = np.linspace(0.0, 1.0, 30)
-    one, two = over_images(np.stack([images])), over_images(np.stack([images - 5.0, images + 5.0]))
+    one, two = average_images(np.stack([images])), average_images(np.stack([images - 5.0, images + 5.0]))
     assert (two.value, two.lo, two.hi) == pytest.approx((one.value, one.lo, one.hi))
     assert two.by_seed == pytest.approx((-4.5, 5.5))
-    assert over_images(np.array([[1.0, np.nan, 3.0], [1.0, 9.0, 3.0]])).images == 2, "an image without a value counts"
+    assert average_images(np.array([[1.0, np.nan, 3.0], [1.0, 9.0, 3.0]])).images == 2, (
+        "an image without a value counts"
+    )
 
 
 def test_the_interval_over_seeds_is_students():
     """Of 1, 2, 3: 2 +- 4.303 / sqrt 3. Red with a normal quantile, or when ratios are averaged as they are."""
-    found = over_seeds(np.array([1.0, 2.0, 3.0]))
+    found = average_seeds(np.array([1.0, 2.0, 3.0]))
     assert (found.value, found.hi - found.value) == pytest.approx((2.0, 4.3027 / math.sqrt(3.0)), rel=1e-4)
-    assert over_seeds(np.array([0.5, 2.0]), ratio=True).value == pytest.approx(1.0)
-    assert math.isnan(over_seeds(np.array([1.0])).lo)
+    assert average_seeds(np.array([0.5, 2.0]), ratio=True).value == pytest.approx(1.0)
+    assert math.isnan(average_seeds(np.array([1.0])).lo)
 
 
 def test_images_are_paired_by_name_and_seeds_by_number(tmp_path: Path):
@@ -99,10 +95,10 @@ def test_images_are_paired_by_name_and_seeds_by_number(tmp_path: Path):
 
 def test_a_difference_of_two_figures_is_taken_image_by_image(tmp_path: Path):
     """Red when the sign is swapped or null counts as zero."""
-    assert number({"a": 1.0, "b": 3.0}, "a - b") == -2.0
-    assert math.isnan(number({"a": None, "b": 3.0}, "a - b"))
+    assert take_figure({"a": 1.0, "b": 3.0}, "a - b") == -2.0
+    assert math.isnan(take_figure({"a": None, "b": 3.0}, "a - b"))
     with pytest.raises(NotMeasuredError, match="no b among"):
-        number({"a": 1.0}, "a - b")
+        take_figure({"a": 1.0}, "a - b")
 
 
 def logged(values: list[float]) -> list[Json]:
@@ -115,17 +111,15 @@ def test_twice_as_fast_takes_half_the_steps(tmp_path: Path, key: str, rising: bo
     write_run(tmp_path, "shared-0", log=logged([float(n) for n in range(1, 31)]))
     write_run(tmp_path, "nll-0", log=logged([2.0 * n for n in range(1, 31)]))
     write_run(tmp_path, "band-0", log=logged([0.0] * 30))
-    compared = Compared(tmp_path)
-    assert share_of_steps(compared, "nll", "shared", key, rising, 0) == pytest.approx(0.5, abs=0.06)
-    assert share_of_steps(compared, "shared", "shared", key, rising, 0) == 1.0
-    assert share_of_steps(compared, "band", "shared", key, rising, 0) == pytest.approx(300 / 200), (
-        "never: all its steps"
-    )
+    folder = CompareFolder(tmp_path)
+    assert compare_steps(folder, "nll", "shared", key, rising, 0) == pytest.approx(0.5, abs=0.06)
+    assert compare_steps(folder, "shared", "shared", key, rising, 0) == 1.0
+    assert compare_steps(folder, "band", "shared", key, rising, 0) == pytest.approx(300 / 200), "never: all its steps"
 
 
 def test_smoothing_looks_back_only():
     """Width 3 of 30 lines. Red when a later line moves an earlier value."""
-    steps, values = smoothed(logged([0.0] * 29 + [3.0]), "psnr")
+    steps, values = smooth(logged([0.0] * 29 + [3.0]), "psnr")
     assert values[-1] == pytest.approx(1.0)
     assert values[:-1].tolist() == [0.0] * 29
     assert steps[0] == 10.0
@@ -151,13 +145,13 @@ def test_a_run_diverges_three_decibels_below_its_twin_or_when_it_is_not_finite()
 @pytest.mark.parametrize(("troubled", "verdict"), [(0, "confirmed"), (1, "undecided"), (2, "refuted")])
 def test_stability_is_decided_by_counts_beyond_those_of_shared(tmp_path: Path, troubled: int, verdict: str):
     """One run of shared is troubled itself. Red when that is not taken off, or the wrong data set is counted."""
-    found = {job: {"psnr": 20.0, "bounds": [6.0] * 5} for job in stability.jobs()}
+    found = {job: {"psnr": 20.0, "bounds": [6.0] * 5} for job in stability.list_jobs()}
     bad = [job for job in found if (job.arm, job.data) == ("nll", "clean")][: troubled + 1]
     bad += [next(job for job in found if (job.arm, job.data) == ("shared", "clean"))]
     for job in bad:
         found[job]["bounds"] = [6.0, 6.0, 6.0, 9.0, 9.0, 9.0]
     known = evidence(tmp_path)
-    known.grid = lambda: found  # type: ignore[method-assign]
+    known.run_grid = lambda: found  # type: ignore[method-assign]
     assert StabilityTrial("t", "clean").judge(known, "nll").verdict == verdict
     assert StabilityTrial("t", "outliers").judge(known, "nll").verdict == "confirmed"
 
@@ -171,20 +165,20 @@ def test_the_grid_is_resumed_and_an_outlier_set_differs_in_every_20th_image(
     monkeypatch.setattr(stability, "STEPS", 6)
     monkeypatch.setattr(stability, "TRAIN_IMAGES", 3)
     work = tmp_path / "work"
-    stability.prepare(Compared(tmp_path), work)
+    stability.write_data(CompareFolder(tmp_path), work)
     differing = [
         path.name
         for path in sorted((work / "data" / "clean").rglob("*.png"))
         if path.read_bytes() != (work / "data" / "outliers" / path.parent.name / path.name).read_bytes()
     ]
     assert differing == ["0000.png"]
-    job = stability.jobs()[1]
+    job = stability.list_jobs()[1]
     stability.run_job(job, work)
     result = json.loads((work / "runs" / job.name / "result.json").read_text())
     assert 5.0 < result["psnr"] < 50.0
     assert len(result["bounds"]) == 2
-    monkeypatch.setattr(stability, "jobs", lambda: [job])
-    assert stability.run_grid(Compared(tmp_path), work, pytest.fail) == {job: result}
+    monkeypatch.setattr(stability, "list_jobs", lambda: [job])
+    assert stability.run_grid(CompareFolder(tmp_path), work, pytest.fail) == {job: result}
 
 
 def test_the_knob_must_turn_one_way_for_every_seed(tmp_path: Path):
@@ -194,10 +188,10 @@ def test_the_knob_must_turn_one_way_for_every_seed(tmp_path: Path):
     rising = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
     uneven = np.array([0.0, 1.0, 0.9, 3.0, 4.0])
     known = evidence(tmp_path)
-    known.compared.images = lambda *_: {"a": torch.zeros(1)}  # type: ignore[method-assign,assignment]
+    known.folder.load_images = lambda *_: {"a": torch.zeros(1)}  # type: ignore[method-assign,assignment]
 
     def verdict(second: np.ndarray, side: str) -> str:
-        known.knob = lambda arm, seed, place: paths.Knob((rising, second)[seed], -rising)  # type: ignore[method-assign]
+        known.turn_knob = lambda arm, seed, place: paths.Knob((rising, second)[seed], -rising)  # type: ignore[method-assign]
         return KnobTurns("t", "pixels", side, "").judge(known, "nll").verdict
 
     assert verdict(rising, "diversity") == "confirmed"
@@ -236,10 +230,10 @@ def test_every_promise_is_judged_and_what_is_missing_says_why(compared_folder: P
         "command": "c",
         "commit": None,
         "seconds": 1.0,
-        "setup": setup(),
+        "setup": describe_setup(),
         "claims": claims,
     }
-    text = table(record)
+    text = render(record)
     assert all(f"| {entry['test']} |" in text for entry in claims)
     assert "nan" not in text.lower().split()
 
@@ -281,19 +275,14 @@ def test_a_row_measured_again_is_compared_with_its_old_interval():
     def row(value: float) -> list[Json]:
         return [{"test": "t", "findings": [{"arm": "nll", "figure": {"value": value, "lo": 0.0, "hi": 1.0}}]}]
 
-    assert "inside the old interval" in next(against_old(row(0.5), row(0.7)))
-    assert "OUTSIDE the old interval" in next(against_old(row(0.5), row(1.2)))
-    assert "no old interval" in next(against_old([], row(0.7)))
+    assert "inside the old interval" in next(compare_with_old(row(0.5), row(0.7)))
+    assert "OUTSIDE the old interval" in next(compare_with_old(row(0.5), row(1.2)))
+    assert "no old interval" in next(compare_with_old([], row(0.7)))
 
 
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Red when a wrong folder or row gives a traceback."""
-    spec = importlib.util.spec_from_file_location("claims_command", RESULTS / "claims.py")
-    assert spec is not None
-    assert spec.loader is not None
-    command = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command)
     (tmp_path / "runs").mkdir()
     for arguments in (["--compare", str(tmp_path / "none")], ["--compare", str(tmp_path), "--row", "sharper"]):
-        assert command.main(arguments) == 2
+        assert main(arguments) == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Images in and out: one file to x, sources of images, training crops, and synthetic images.
+"""Images in and out: one file to x, sources of images, and training crops.
 
 The public names stand in __init__.pyi, once, and are imported when first used: the process that decodes a stranger's
 picture (`jeppa.data.limited`) must not wait for torch.

@@ -4,14 +4,6 @@ from .images import fit, read_image, read_settings, to_pixels, to_x, write_png
 from .limited import read_pixels_limited
 from .listing import ImageRef, Skipped
 from .sources import ImageSource, open_source
-from .synthetic import (
-    SyntheticBands,
-    SyntheticImages,
-    known_band_logvar,
-    known_bands,
-    known_gaussian,
-    known_logvar,
-)
 
 __all__ = [
     "CropDataset",
@@ -20,16 +12,10 @@ __all__ = [
     "ImageRef",
     "ImageSource",
     "Skipped",
-    "SyntheticBands",
-    "SyntheticImages",
     "check_resolution",
     "decoded_images",
     "evaluation_images",
     "fit",
-    "known_band_logvar",
-    "known_bands",
-    "known_gaussian",
-    "known_logvar",
     "open_source",
     "read_image",
     "read_pixels",

@@ -1,8 +1,8 @@
 """A VAE on the disk, and as the codec between images and the latents that a denoiser sees.
 
 Diffusers opens its folder: `vae/` (stock AutoencoderKL, or a pyramid), beside `sigma_head/`, `texture_head/` and
-`model.json`. `vae/config.json` carries the latent statistics under diffusers' names: `latents_mean`, `latents_std` per channel, and the one
-`scaling_factor` and `shift_factor` that every pipeline reads.
+`model.json`. `vae/config.json` carries the latent statistics under diffusers' names: `latents_mean`, `latents_std` per
+channel, and the one `scaling_factor` and `shift_factor` that every pipeline reads.
 
 The codec is a frozen VAE with a shift and a scale for each channel. A denoiser expects data of about unit variance; a
 VAE's latent has whatever scale training gave it. The shift and the scale are measured over training images and travel

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from jeppa.data import evaluation_images, open_source, to_pixels
-from jeppa.evaluate import complexity
+from results.claims import complexity
 
 
 def scan_bits(x: Tensor) -> int:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jeppa.evaluate.manifold import precision_recall
+from results.sampler.measuring import precision_recall
 
 
 def points(*values: float) -> torch.Tensor:

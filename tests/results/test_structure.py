@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jeppa.evaluate import structure
+from results.claims import structure
 
 LEVEL = 1.0 / 127.5
 

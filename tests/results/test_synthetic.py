@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from jeppa.data import known_gaussian, known_logvar
 from jeppa.errors import ConfigError
+from results.synthetic import known_gaussian, known_logvar
 
 
 def test_residuals_have_exactly_the_stated_variance() -> None:

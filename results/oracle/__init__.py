@@ -1,0 +1,1 @@
+"""What the variance contributes where the right answer is known: the parts of the study `results.oracle`."""

@@ -1,1 +1,0 @@
-"""The parts of `results/tiling.py`."""

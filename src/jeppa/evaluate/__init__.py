@@ -1,1 +1,0 @@
-"""Measures of pictures that only the studies in `results/` use."""
