@@ -14,11 +14,12 @@ from mkdocs.config.defaults import MkDocsConfig
 ROOT = Path(__file__).parent.parent
 STAGE = ROOT / "build" / "docs"
 PAGES = (
-    "docs/*.md", "CHANGELOG.md", "CONTRIBUTING.md", "recipes/*.md", "results/*.md", "results/*/*.md",
+    "README*.md", "docs/*.md", "CHANGELOG.md", "CONTRIBUTING.md", "recipes/*.md", "results/*.md", "results/*/*.md",
     "src/jeppa/shipped/*/README.md",
 )  # fmt: skip
 PICTURES = ("docs/*.png", "docs/*.jpg", "docs/*.svg", "results/*/*.png")
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#]+)")
+OTHER_LANGUAGE = re.compile(r"^\[(?:По-русски|In English)\]\([^)]*\)(?: · )?", re.MULTILINE)  # the site has a menu for it
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -38,8 +39,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def _place(name: str) -> str:
-    """Where a file of the repository stands in the site; a Russian page is found by the name of the English one."""
-    return name.removeprefix("docs/")
+    """Where a file of the repository stands in the site, whose first page is the README."""
+    return re.sub(r"^README", "index", name.removeprefix("docs/"))
 
 
 def _moved(text: str, name: str) -> str:
@@ -48,6 +49,7 @@ def _moved(text: str, name: str) -> str:
 
     def moved(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(name), link[2]))
+        # In the site, a link from a Russian page finds the Russian one by the name of the English one.
         return link[1] + posixpath.relpath(_place(target).replace(".ru.md", ".md"), here)
 
-    return LINK.sub(moved, text)
+    return LINK.sub(moved, OTHER_LANGUAGE.sub("", text))
