@@ -17,15 +17,16 @@ PAGES = (
     "README*.md", "docs/*.md", "CHANGELOG.md", "CONTRIBUTING.md", "recipes/*.md", "results/*.md", "results/*/*.md",
     "src/jeppa/shipped/*/README.md",
 )  # fmt: skip
-PICTURES = ("docs/*.png", "docs/*.jpg", "docs/*.svg", "results/*/*.png")
+OTHERS = ("docs/*.png", "docs/*.jpg", "results/*/*.png", "LICENSE")
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#]+)")
-OTHER_LANGUAGE = re.compile(r"^\[(?:По-русски|In English)\]\([^)]*\)(?: · )?", re.MULTILINE)  # the site has a menu for it
+# The site has a menu of languages instead.
+OTHER_LANGUAGE = re.compile(r"^\[(?:По-русски|In English)\]\([^)]*\)(?: · )?", re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Copy pages and pictures to `STAGE`, and let MkDocs read them there."""
+    """Copy pages, pictures and the licence to `STAGE`, and let MkDocs read them there."""
     shutil.rmtree(STAGE, ignore_errors=True)
-    for pattern in PAGES + PICTURES:
+    for pattern in PAGES + OTHERS:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()
             target = STAGE / _place(name)
