@@ -17,7 +17,7 @@ PAGES = (
     "README*.md", "docs/*.md", "CHANGELOG.md", "CONTRIBUTING.md", "recipes/*.md", "results/*.md", "results/*/*.md",
     "src/jeppa/shipped/*/README.md",
 )  # fmt: skip
-OTHERS = ("docs/*.png", "docs/*.jpg", "results/*/*.png", "LICENSE")
+OTHERS = ("docs/*.png", "docs/*.jpg", "docs/*.svg", "docs/*.css", "results/*/*.png", "LICENSE")
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#]+)")
 # The site has a menu of languages instead.
 OTHER_LANGUAGE = re.compile(r"^\[(?:По-русски|In English)\]\([^)]*\)(?: · )?", re.MULTILINE)
