@@ -123,6 +123,21 @@ def test_links_within_the_repository_lead_somewhere(name: str):
             assert anchor in [heading_anchor(line) for line in read_lines(path)], f"{target}{anchor}"
 
 
+def test_files_that_the_pages_name_exist():
+    """Red when a module moves and a page still sends the reader to its old place."""
+    for name in (*READMES, *PAGES, "CONTRIBUTING.md", "results/README.md", "recipes/README.md"):
+        for path in re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:\.py|/))`", read(name)):
+            assert any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "jeppa")), f"{name}: {path}"
+
+
+def test_studies_that_the_pages_name_can_be_run():
+    shown = {study for name in LINKED for study in re.findall(r"python -m (results\.[a-z_.]+)", read(name))}
+    assert len(shown) >= 10
+    for study in shown:
+        path = ROOT.joinpath(*study.split("."))
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), study
+
+
 def read_lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
