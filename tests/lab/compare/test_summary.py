@@ -3,7 +3,14 @@ import pytest
 
 from jeppa.errors import CheckpointError
 from jeppa.lab.compare.plan import Comparison, Run
-from jeppa.lab.compare.summary import paired, rates, read_evaluation, summarise_arm, t_interval, two_way_interval
+from jeppa.lab.compare.summary import (
+    paired,
+    rates_of_arms,
+    read_evaluation,
+    summarise_arm,
+    t_interval,
+    two_way_interval,
+)
 
 
 def evaluation(psnr, rate=0.1, ence=0.2):
@@ -70,7 +77,7 @@ def test_pooled_figures_get_an_interval_over_seeds():
 def test_rates_match_within_three_percent(rate, matched):
     comparison = Comparison(arms=("shared", "nll"))
     measured = {"shared": [evaluation([20.0])], "nll": [evaluation([20.0], rate)]}
-    found = rates(comparison, measured)
+    found = rates_of_arms(comparison, measured)
     assert found["nll"]["matched"] is matched
     assert found["nll"]["ratio"] == pytest.approx(rate / 0.1)
 
