@@ -17,6 +17,7 @@ from jeppa.diffusion.sampler import DDIM, SamplerStep, generators_for, initial_n
 from jeppa.diffusion.schedule import Spacing, Timesteps, alpha_bars, make_scheduler, timesteps
 from jeppa.diffusion.scheduler import HeteroscedasticDDIMScheduler
 from jeppa.diffusion.variance import VarianceHead
+from jeppa.diffusion.variance_unet import VarianceUNet
 
 __all__ = [
     "DDIM",
@@ -30,6 +31,7 @@ __all__ = [
     "Spacing",
     "Timesteps",
     "VarianceHead",
+    "VarianceUNet",
     "add_noise",
     "alpha_bars",
     "ddim_step",
