@@ -31,6 +31,7 @@ from jeppa.diffusion.prediction import (
 )
 from jeppa.diffusion.schedule import Spacing, Timesteps, alpha_bars, make_scheduler, timesteps
 from jeppa.diffusion.scheduler import HeteroscedasticDDIMScheduler
+from jeppa.diffusion.variance_unet import VarianceUNet
 
 __all__ = [
     "DDIM",
@@ -44,6 +45,7 @@ __all__ = [
     "Spacing",
     "Timesteps",
     "VarianceHead",
+    "VarianceUNet",
     "add_noise",
     "alpha_bars",
     "ddim_step",
