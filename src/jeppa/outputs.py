@@ -22,7 +22,16 @@ from torch import Tensor
 
 from jeppa.data import open_source, read_pixels, read_pixels_limited, to_x, write_png
 from jeppa.data.decode import Pixels
-from jeppa.data.images import SETTINGS_KEY, SIGMA_SCALE, Levels, colour_map, contact_sheet, fit, sigma_levels, to_pixels
+from jeppa.data.images import (
+    SETTINGS_KEY,
+    Levels,
+    colour_map,
+    contact_sheet,
+    describe_scale,
+    fit,
+    sigma_levels,
+    to_pixels,
+)
 from jeppa.diffusion import SamplerStep
 from jeppa.errors import ConfigError, DataError
 from jeppa.files import make_folder
@@ -37,23 +46,23 @@ MadeBy = Mapping[str, str]
 """The settings that made a picture, each value as JSON."""
 
 
-def made_by(**settings: Any) -> MadeBy:
+def encode_settings(**settings: Any) -> MadeBy:
     """Settings as a PNG carries them; paths become text."""
     return {key: json.dumps(value, default=str) for key, value in settings.items()}
 
 
-def rows_of(pictures: Sequence[Tensor | Pixels]) -> list[Sequence[Tensor | Pixels]]:
+def split_into_rows(pictures: Sequence[Tensor | Pixels]) -> list[Sequence[Tensor | Pixels]]:
     """Pictures in rows of eight."""
     return [pictures[i : i + SHEET_COLUMNS] for i in range(0, len(pictures), SHEET_COLUMNS)]
 
 
 def write_sheet(rows: Sequence[Sequence[Tensor | Pixels]], path: Path, settings: MadeBy) -> Path:
-    """Write squares of one size as one, `reduced`; returns its path."""
-    write_png(contact_sheet([[reduced(picture) for picture in row] for row in rows]), path, settings)
+    """Write squares of one size as one picture, each shrunk by `shrink`; returns its path."""
+    write_png(contact_sheet([[shrink(picture) for picture in row] for row in rows]), path, settings)
     return path
 
 
-def reduced(square: Tensor | Pixels) -> Pixels:
+def shrink(square: Tensor | Pixels) -> Pixels:
     """A square as pixels, scaled down to `SHEET_SIDE` if it is larger."""
     pixels = to_pixels(square) if isinstance(square, Tensor) else square
     return pixels if len(pixels) <= SHEET_SIDE else fit(pixels, SHEET_SIDE)
@@ -85,15 +94,14 @@ def reconstruct_files(
     """
     if not 0.0 <= temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
-    pictures = _pictures(input_path)
+    pictures = _open_pictures(input_path)
     make_folder(out)
     for name, pixels in pictures:
         mean, levels, shown = reconstruct_pixels(model, pixels)
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         write_png(mean, target.with_name(target.name + ".recon.png"), {"model": str(model.path)})
-        scale = f"black 0 to pale yellow {SIGMA_SCALE:.0f} 8-bit levels"
-        write_png(shown, target.with_name(target.name + ".sigma.png"), {"scale": scale})
+        write_png(shown, target.with_name(target.name + ".sigma.png"), {"scale": describe_scale()})
         np.save(target.with_name(target.name + ".sigma.npy"), levels)
         if temperature > 0.0:
             drawn = model.draw(to_x(pixels)[None], temperature, seed)[0]
@@ -115,7 +123,7 @@ def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pi
     return mean, levels, shown
 
 
-def _pictures(path: Path) -> Iterator[tuple[str, Pixels]]:
+def _open_pictures(path: Path) -> Iterator[tuple[str, Pixels]]:
     """Name (without its suffix) and pixels of each picture; the first error comes before anything is written."""
     if path.is_file() and path.suffix.lower() != ".zip":
         return iter([(path.stem, read_pixels_limited(path))])
@@ -157,10 +165,10 @@ def interpolate_files(
     path = []
     for index, point in enumerate(between(model, first, second, shares, method, settings)):
         make_folder(out)  # not before the first frame: where there is none, nothing is written
-        write_png(point.mean[0], out / f"frame-{index:03d}.png", made_by(**about, share=shares[index]))
-        path.append(reduced(point.mean[0]))
-    write_animation(path + path[-2:0:-1], out / "animation.png", made_by(**about, frames=frames))
-    return write_sheet([path], out / "sheet.png", made_by(**about, frames=frames))
+        write_png(point.mean[0], out / f"frame-{index:03d}.png", encode_settings(**about, share=shares[index]))
+        path.append(shrink(point.mean[0]))
+    write_animation(path + path[-2:0:-1], out / "animation.png", encode_settings(**about, frames=frames))
+    return write_sheet([path], out / "sheet.png", encode_settings(**about, frames=frames))
 
 
 def mix_files(
@@ -192,8 +200,10 @@ def mix_files(
     about = {**settings.model_dump(mode="json"), "a": a, "b": b, "share": share, "model": model.path}
     make_folder(out)
     for name, x in mixed.items():
-        write_png(x, out / f"{name}.png", made_by(**about, method=name))
-    return write_sheet([[first, *mixed.values(), second]], out / "sheet.png", made_by(**about, method=list(mixed)))
+        write_png(x, out / f"{name}.png", encode_settings(**about, method=name))
+    return write_sheet(
+        [[first, *mixed.values(), second]], out / "sheet.png", encode_settings(**about, method=list(mixed))
+    )
 
 
 def _all_methods(model: Model) -> list[Method]:
@@ -213,7 +223,7 @@ def _read_ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[
     return first, second
 
 
-def candidates(number: int, keep: float) -> int:
+def count_candidates(number: int, keep: float) -> int:
     """How many samples to draw so that `number` of them are the share `keep`, rounded up.
 
     Raises:
@@ -282,12 +292,12 @@ def generate_files(
         ConfigError: a setting is out of range or does not fit the model; nothing is written then.
         DataError: the mask cannot be read.
     """
-    seeds = range(seed, seed + candidates(number, keep))
+    seeds = range(seed, seed + count_candidates(number, keep))
     if keep < 1.0:
         model.check_variance("--keep")
     region = None if mask is None else read_mask(mask)
     about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "model": model.path}
-    watch = partial(_write_step, model, out / STEPS, made_by(**about, seed=seed)) if previews else None
+    watch = partial(_write_preview, model, out / STEPS, encode_settings(**about, seed=seed)) if previews else None
     first = at_once(model.side(settings.resolution))
     drawn = model.generate(seeds[:first], settings, region, watch)
     if len(seeds) > first:
@@ -296,15 +306,17 @@ def generate_files(
     chosen = LeastUncertain(number)
     for sample in drawn:
         score = None if sample.uncertainty is None else round(sample.uncertainty, DIGITS)
-        write_png(sample.x, _place(out, sample.seed), made_by(**about, seed=sample.seed, uncertainty=score))
-        _place(out / REJECTED, sample.seed).unlink(missing_ok=True)  # of an earlier run
+        write_png(
+            sample.x, _sample_path(out, sample.seed), encode_settings(**about, seed=sample.seed, uncertainty=score)
+        )
+        _sample_path(out / REJECTED, sample.seed).unlink(missing_ok=True)  # of an earlier run
         dropped = chosen.offer(sample.seed, sample.uncertainty or 0.0)
         if dropped is not None:
             make_folder(out / REJECTED)
-            os.replace(_place(out, dropped), _place(out / REJECTED, dropped))
+            os.replace(_sample_path(out, dropped), _sample_path(out / REJECTED, dropped))
     kept = chosen.seeds() if keep < 1.0 else seeds
-    shown = [reduced(read_pixels(_place(out, one))) for one in kept[:SHEET_PICTURES]]
-    return write_sheet(rows_of(shown), out / "sheet.png", made_by(**about, seed=seed))
+    shown = [shrink(read_pixels(_sample_path(out, one))) for one in kept[:SHEET_PICTURES]]
+    return write_sheet(split_into_rows(shown), out / "sheet.png", encode_settings(**about, seed=seed))
 
 
 def read_mask(path: Path) -> Tensor:
@@ -316,19 +328,19 @@ def read_mask(path: Path) -> Tensor:
     return (to_x(read_pixels_limited(path)).mean(0) + 1.0) / 2.0
 
 
-def _place(folder: Path, seed: int) -> Path:
+def _sample_path(folder: Path, seed: int) -> Path:
     return folder / f"{seed:06d}.png"
 
 
-def _write_step(model: Model, folder: Path, about: MadeBy, step: SamplerStep) -> None:
+def _write_preview(model: Model, folder: Path, about: MadeBy, step: SamplerStep) -> None:
     """Estimates in rows, under each row its sigma maps."""
     seen = preview(model.codec, step)
-    rows = rows_of(list(seen.estimate))
+    rows = split_into_rows(list(seen.estimate))
     if seen.sigma is not None:
         maps: list[Tensor | Pixels] = [
             colour_map(sigma_levels(2.0 * sigma.log()), PREVIEW_SCALE) for sigma in seen.sigma
         ]
-        rows = [row for pair in zip(rows, rows_of(maps), strict=True) for row in pair]
+        rows = [row for pair in zip(rows, split_into_rows(maps), strict=True) for row in pair]
     make_folder(folder)
-    settings = {**about, **made_by(step=step.index, t=step.t, pale_yellow_levels=PREVIEW_SCALE)}
+    settings = {**about, **encode_settings(step=step.index, t=step.t, pale_yellow_levels=PREVIEW_SCALE)}
     write_sheet(rows, folder / f"step-{step.index:02d}.png", settings)

@@ -11,7 +11,7 @@ from PIL import Image
 from jeppa.data import open_source
 from jeppa.errors import CheckpointError, ConfigError, DataError
 from jeppa.lab import measure
-from jeppa.lab.evaluate import evaluate, spread, write_metrics
+from jeppa.lab.evaluate import evaluate, pick_evenly, write_metrics
 from jeppa.lab.measure import Nets, fit_to_grid, measure_image
 from jeppa.lpips import WeightsError
 from jeppa.vae import HeteroscedasticVAE
@@ -191,7 +191,7 @@ def test_a_sigma_at_its_floor_is_measured(tmp_path):
 def test_no_image_and_a_limit_of_none_are_refused(tmp_path):
     """Red when a mean over nothing is reported."""
     with pytest.raises(DataError, match="no image to measure"):
-        spread(0, None)
+        pick_evenly(0, None)
     with pytest.raises(ConfigError, match="limit is 0"):
         evaluate(vae(), folder(tmp_path, 1), None, "m", limit=0)
 

@@ -78,7 +78,7 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         """With four significant digits."""
-        return {key: _four_digits(value) for key, value in asdict(self).items()}
+        return {key: _round_to_four_digits(value) for key, value in asdict(self).items()}
 
 
 def race(name: str, ours: Work, peer: Work, alternations: int, note: str) -> Row:
@@ -119,7 +119,7 @@ def seconds(work: Work) -> float:
     return time.perf_counter() - start
 
 
-def _four_digits(value: object) -> object:
+def _round_to_four_digits(value: object) -> object:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
@@ -131,7 +131,7 @@ PRODUCT_SIDES = (1024, 2048, 3072)
 @torch.no_grad()
 def sd_rows(alternations: int) -> Iterator[Row]:
     """Against the same random weights in fp32 and torch's default layout, as diffusers opens them."""
-    peer, ours, runtime = _twins(PRESET)
+    peer, ours, runtime = _make_twins(PRESET)
     x = torch.rand(1, 3, SD_SIDE, SD_SIDE, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
     z = peer.encode(x).mean
     theirs = peer.vae
@@ -148,15 +148,15 @@ def sd_rows(alternations: int) -> Iterator[Row]:
         "sigma_overhead", head.ratio, head.ratio_min, head.ratio_max, head.peer_s, head.ours_s,
         "time of decoding with the sigma head over without: 1.05 is 5 % more",
     )  # fmt: skip
-    yield _share(without, z, runtime, alternations)
-    small = _twins("small")[1]
+    yield _measure_product_share(without, z, runtime, alternations)
+    small = _make_twins("small")[1]
     yield race(
         "small_against_sd_512", lambda: small.decode(small.encode(x).mean), lambda: ours.decode(ours.encode(x).mean),
         alternations, "encode, decode and sigma of our small preset; the peer is our sd preset",
     )  # fmt: skip
 
 
-def _twins(preset: str | VAEConfig) -> tuple[HeteroscedasticVAE, HeteroscedasticVAE, Runtime]:
+def _make_twins(preset: str | VAEConfig) -> tuple[HeteroscedasticVAE, HeteroscedasticVAE, Runtime]:
     """A randomly initialised model as it comes, and the same one as fast as this machine runs it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -173,7 +173,7 @@ def _psnr(found: Tensor, wanted: Tensor) -> float:
     return float(20.0 * torch.log10(span) - 10.0 * torch.log10((found - wanted).square().mean().clamp(min=1e-20)))
 
 
-def _share(vae: HeteroscedasticVAE, z: Tensor, runtime: Runtime, alternations: int) -> Row:
+def _measure_product_share(vae: HeteroscedasticVAE, z: Tensor, runtime: Runtime, alternations: int) -> Row:
     """Operations of the decoder a second, as a share of what matrix products of the same number format reach."""
     with FlopCounterMode(display=False) as counter:
         vae.decode(z)
@@ -205,13 +205,13 @@ MODEL = VAEConfig(
 
 def training_rows(alternations: int) -> Iterator[Row]:
     """Images a second, pictures read and cropped included."""
-    config = _config()
+    config = make_training_run()
     with tempfile.TemporaryDirectory() as folder:
         objective = VAEObjective(config)
         with closing(train(objective, config, Path(folder) / "run")) as records, closing(plain_loop(config)) as peer:
             note = next(records).note
             yield race(
-                "small_train_64", lambda: _take(records), lambda: _take(peer), alternations,
+                "small_train_64", lambda: _take_steps(records), lambda: _take_steps(peer), alternations,
                 f"{STEPS_A_TURN} steps of {TRAINING_BATCH} crops of {TRAINING_SIDE} pixels, no sigma head; ours {note}",
             )  # fmt: skip
 
@@ -235,7 +235,8 @@ def plain_loop(config: VAERun) -> Generator[float, None, None]:
         yield float(loss.detach())
 
 
-def _config() -> VAERun:
+def make_training_run() -> VAERun:
+    """Settings of a training run that ends when nobody asks for another step."""
     optim = OptimConfig(
         steps=MANY_STEPS, batch_size=TRAINING_BATCH, learning_rate=LEARNING_RATE, log_every=MANY_STEPS,
         sample_every=MANY_STEPS, save_every=MANY_STEPS,
@@ -244,7 +245,7 @@ def _config() -> VAERun:
     return VAERun(preset=None, model=MODEL, likelihood="shared", data=data, optim=optim)
 
 
-def _take(steps: Iterator[object]) -> None:
+def _take_steps(steps: Iterator[object]) -> None:
     for _ in islice(steps, STEPS_A_TURN):
         pass
 
@@ -301,18 +302,18 @@ BATCH_SIDE = 256
 
 def growth_rows(alternations: int) -> Iterator[Row]:
     """The `small` preset with tiles, random weights: encode, decode and sigma, each size in a process of its own."""
-    sizes = [_alone(_picture, side, alternations) for side in SIDES]
+    sizes = [_run_alone(_picture, side, alternations) for side in SIDES]
     pixels = [side**2 for side in SIDES]
     told = ", ".join(f"{side}: {s:.2f} s, {mib:.0f} MiB" for side, (s, mib) in zip(SIDES, sizes, strict=True))
-    yield _exponent("pixels_time_exponent", pixels, [s for s, _ in sizes], told)
-    yield _exponent("pixels_memory_exponent", pixels, [max(mib, 1.0) for _, mib in sizes], told)
-    batches = [_alone(_batch, size, alternations) for size in BATCHES]
+    yield fit_exponent("pixels_time_exponent", pixels, [s for s, _ in sizes], told)
+    yield fit_exponent("pixels_memory_exponent", pixels, [max(mib, 1.0) for _, mib in sizes], told)
+    batches = [_run_alone(_batch, size, alternations) for size in BATCHES]
     told = ", ".join(f"{size}: {s:.2f} s, {mib:.0f} MiB" for size, (s, mib) in zip(BATCHES, batches, strict=True))
-    yield _exponent("batch_time_exponent", list(BATCHES), [s for s, _ in batches], told)
-    yield _exponent("batch_memory_exponent", list(BATCHES), [max(mib, 1.0) for _, mib in batches], told)
+    yield fit_exponent("batch_time_exponent", list(BATCHES), [s for s, _ in batches], told)
+    yield fit_exponent("batch_memory_exponent", list(BATCHES), [max(mib, 1.0) for _, mib in batches], told)
 
 
-def _exponent(name: str, sizes: list[int], values: list[float], told: str) -> Row:
+def fit_exponent(name: str, sizes: list[int], values: list[float], told: str) -> Row:
     """Slope of log value over log size; the spread is that of the slopes with one size left out."""
     size, value = np.log(np.asarray(sizes, float)), np.log(np.asarray(values))
     slope = _slope(size, value)
@@ -324,7 +325,7 @@ def _slope(size: NDArray[np.float64], value: NDArray[np.float64]) -> float:
     return float(np.polyfit(size, value, 1)[0])
 
 
-def _alone(work: Callable[[int, int], tuple[float, float]], size: int, repeats: int) -> tuple[float, float]:
+def _run_alone(work: Callable[[int, int], tuple[float, float]], size: int, repeats: int) -> tuple[float, float]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, size, repeats).result()
 
@@ -332,16 +333,16 @@ def _alone(work: Callable[[int, int], tuple[float, float]], size: int, repeats: 
 def _picture(side: int, repeats: int) -> tuple[float, float]:
     vae = HeteroscedasticVAE("small").eval().requires_grad_(False)
     vae.enable_tiling()
-    return _measured(vae, torch.rand(1, 3, side, side) * 2.0 - 1.0, repeats if side < SIDES[-1] else 1)
+    return _measure_run(vae, torch.rand(1, 3, side, side) * 2.0 - 1.0, repeats if side < SIDES[-1] else 1)
 
 
 def _batch(size: int, repeats: int) -> tuple[float, float]:
     vae = HeteroscedasticVAE("small").eval().requires_grad_(False)
-    return _measured(vae, torch.rand(size, 3, BATCH_SIDE, BATCH_SIDE) * 2.0 - 1.0, repeats)
+    return _measure_run(vae, torch.rand(size, 3, BATCH_SIDE, BATCH_SIDE) * 2.0 - 1.0, repeats)
 
 
 @torch.no_grad()
-def _measured(vae: HeteroscedasticVAE, x: torch.Tensor, repeats: int) -> tuple[float, float]:
+def _measure_run(vae: HeteroscedasticVAE, x: torch.Tensor, repeats: int) -> tuple[float, float]:
     """Median seconds, and MiB above what the process had with model and picture."""
     vae.reconstruct(x[..., :64, :64])
     before = _mib("VmRSS")

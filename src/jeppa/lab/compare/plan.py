@@ -25,7 +25,7 @@ PERCEPTUAL = "+lpips"
 PERCEPTUAL_WEIGHT = 0.5
 
 
-class Comparison(Settings):
+class ComparisonSettings(Settings):
     """Settings of a comparison; every arm and seed gets the same."""
 
     data: str = Field("builtin:photos", description="Folder, zip file or builtin:photos.")
@@ -76,25 +76,25 @@ class Run:
         return self.folder.name
 
 
-def runs_of(comparison: Comparison, out: Path) -> list[Run]:
+def list_runs(comparison: ComparisonSettings, out: Path) -> list[Run]:
     """All runs; those of the reference arm first, as the others need their rates."""
     arms = sorted(comparison.arms, key=lambda arm: arm != comparison.reference)
     return [Run(arm, seed, out / "runs" / f"{arm}-{seed}") for arm in arms for seed in comparison.seeds]
 
 
-def likelihood_of(arm: str) -> Likelihood:
+def find_likelihood(arm: str) -> Likelihood:
     """The likelihood of an arm, whether or not LPIPS is added to its loss."""
     name: Likelihood = arm.removesuffix(PERCEPTUAL)  # type: ignore[assignment]
     return name
 
 
-def needs_rate(comparison: Comparison, arm: str) -> bool:
+def needs_rate(comparison: ComparisonSettings, arm: str) -> bool:
     """Whether beta has to be adapted to reach the rate of the reference arm."""
     same = {comparison.reference, arm} <= SAME_ENCODER
     return arm != comparison.reference and not same
 
 
-def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
+def make_run_settings(comparison: ComparisonSettings, run: Run, rate: float | None) -> VAERun:
     """The training settings of a run.
 
     Args:
@@ -115,7 +115,7 @@ def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
         precision="exact",  # measured apart, arms could be given different ones
     )
     data = DataConfig(data=comparison.data, resolution=comparison.resolution, colour_jitter=comparison.colour_jitter)
-    likelihood = likelihood_of(run.arm)
+    likelihood = find_likelihood(run.arm)
     return VAERun(
         seed=run.seed,
         preset=comparison.preset,
@@ -128,7 +128,7 @@ def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
     )
 
 
-def settled_rate(run: Run) -> float:
+def read_settled_rate(run: Run) -> float:
     """Rate of a finished run in bits a dimension: its mean over the last fifth of the log.
 
     Raises:
@@ -145,4 +145,4 @@ def settled_rate(run: Run) -> float:
 
 def has_head(arm: str) -> bool:
     """Whether sigma depends on the place."""
-    return LIKELIHOODS[likelihood_of(arm)].family != "constant"
+    return LIKELIHOODS[find_likelihood(arm)].family != "constant"

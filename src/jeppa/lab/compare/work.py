@@ -37,7 +37,7 @@ GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Told:
+class WorkerMessage:
     """What a run said: a step reached, or its end with an exit code and its last words."""
 
     run: Run
@@ -45,7 +45,7 @@ class Told:
     code: int | None = None
 
 
-class Pool:
+class WorkerPool:
     """Starts runs when a place is free and their needs are met.
 
     Args:
@@ -56,10 +56,10 @@ class Pool:
     def __init__(self, jobs: int, task: Callable[[Run], Path | None]) -> None:
         self._jobs = jobs
         self._task = task
-        self._told: queue.Queue[Told] = queue.Queue()
+        self._told: queue.Queue[WorkerMessage] = queue.Queue()
         self._working: dict[str, subprocess.Popen[str]] = {}
 
-    def follow(self, runs: list[Run]) -> Iterator[Told]:
+    def follow(self, runs: list[Run]) -> Iterator[WorkerMessage]:
         """Do all `runs`; yields what they say.
 
         Raises:
@@ -67,7 +67,7 @@ class Pool:
             Interrupted: a signal came, likewise.
         """
         waiting = list(runs)
-        with _signals():
+        with _raise_on_signals():
             try:
                 while waiting or self._working:
                     self._start(waiting)
@@ -109,11 +109,11 @@ class Pool:
         drain.start()
         for line in process.stdout:
             with contextlib.suppress(ValueError):
-                self._told.put(Told(run, json.loads(line)))
+                self._told.put(WorkerMessage(run, json.loads(line)))
         code = process.wait()
         drain.join()
         last = errors[-1].strip() if errors else f"stopped with code {code}"
-        self._told.put(Told(run, {"error": last}, code))
+        self._told.put(WorkerMessage(run, {"error": last}, code))
 
     def _stop(self) -> None:
         for process in self._working.values():
@@ -127,7 +127,7 @@ class Pool:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
+def _raise_on_signals() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interrupted` within the block; a no-op outside the main thread."""
 
     def interrupt(number: int, frame: object) -> None:

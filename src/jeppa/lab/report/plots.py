@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from jeppa.lab.report.contract import Reliability, Sparsification
-from jeppa.lab.report.tables import number
+from jeppa.lab.contract import ReliabilityCurve, Sparsification
+from jeppa.lab.report.tables import to_finite
 
 DASHES: tuple[Any, ...] = (
     "-",
@@ -111,7 +111,7 @@ def marker(style: int) -> str:
     return MARKERS[style % ARM_STYLES]
 
 
-def height_for(entries: int, size: tuple[float, float] = SIZE) -> tuple[float, float]:
+def fit_height(entries: int, size: tuple[float, float] = SIZE) -> tuple[float, float]:
     """A size with room for a legend of `entries` below the axes, if they are many."""
     rows = -(-entries // 3) if entries > MANY else 0
     return size[0], size[1] + 0.17 * rows
@@ -148,9 +148,9 @@ class Curve:
     values: NDArray[np.float64]
 
 
-def logged(log: Sequence[dict[str, Any]], key: str, title: str, style: int) -> Curve | None:
+def extract_curve(log: Sequence[dict[str, Any]], key: str, title: str, style: int) -> Curve | None:
     """The curve of `key` from a log, or None where no line has a finite value."""
-    points = [(number(line.get("step")), number(line.get(key))) for line in log]
+    points = [(to_finite(line.get("step")), to_finite(line.get(key))) for line in log]
     kept = np.array([point for point in points if None not in point], dtype=np.float64).reshape(-1, 2)
     return Curve(title, style, kept[:, 0], kept[:, 1]) if len(kept) else None
 
@@ -167,9 +167,9 @@ def training_plot(name: str, label: str, unit: str, curves: Sequence[Curve]) -> 
 
     def draw(axes: Any) -> None:
         for order, curve in enumerate(curves):
-            _faint(axes, curve.steps, curve.values, curve.style)
-            _strong(axes, curve, order, dash(curve.style) if len(curves) > 1 else "-")
-        _limit(axes, np.concatenate([curve.values for curve in curves]))
+            _draw_faint(axes, curve.steps, curve.values, curve.style)
+            _draw_strong(axes, curve, order, dash(curve.style) if len(curves) > 1 else "-")
+        _limit_axis(axes, np.concatenate([curve.values for curve in curves]))
         axes.set(xlabel="optimizer steps", ylabel=f"{label} ({unit})" if unit else label)
         if len(curves) > 1:
             axes.legend()
@@ -190,16 +190,16 @@ def seeds_plot(name: str, label: str, unit: str, arms: Sequence[Sequence[Curve]]
     def draw(axes: Any) -> None:
         for order, seeds in enumerate(arms):
             for curve in seeds:
-                _faint(axes, *_running_mean(curve), curve.style)
-            _strong(axes, over_seeds(seeds), order, dash(seeds[0].style))
-        _limit(axes, np.concatenate([_running_mean(curve)[1] for seeds in arms for curve in seeds]))
+                _draw_faint(axes, *_running_mean(curve), curve.style)
+            _draw_strong(axes, average_seeds(seeds), order, dash(seeds[0].style))
+        _limit_axis(axes, np.concatenate([_running_mean(curve)[1] for seeds in arms for curve in seeds]))
         axes.set(xlabel="optimizer steps", ylabel=f"{label} ({unit})" if unit else label)
         legend(axes)
 
-    return svg(name, f"{label} over training steps, mean over seeds", draw, height_for(len(arms)))
+    return svg(name, f"{label} over training steps, mean over seeds", draw, fit_height(len(arms)))
 
 
-def over_seeds(seeds: Sequence[Curve]) -> Curve:
+def average_seeds(seeds: Sequence[Curve]) -> Curve:
     """The mean of curves at the steps that all of them have; the first curve where they share none."""
     steps = seeds[0].steps
     for curve in seeds[1:]:
@@ -216,11 +216,11 @@ def _sort_steps(curve: Curve) -> Curve:
     return Curve(curve.title, curve.style, steps, curve.values[first])
 
 
-def _faint(axes: Any, steps: NDArray[np.float64], values: NDArray[np.float64], style: int) -> None:
+def _draw_faint(axes: Any, steps: NDArray[np.float64], values: NDArray[np.float64], style: int) -> None:
     axes.plot(steps, values, color=colour(style), alpha=RAW_OPACITY, linewidth=0.8)
 
 
-def _strong(axes: Any, curve: Curve, order: int, line: Any) -> None:
+def _draw_strong(axes: Any, curve: Curve, order: int, line: Any) -> None:
     width = max(1.2, 2.4 - 0.5 * order)
     axes.plot(*_running_mean(curve), color=colour(curve.style), linestyle=line, label=curve.title, linewidth=width)
 
@@ -232,7 +232,7 @@ def _running_mean(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64
     return np.convolve(curve.steps, weights, "valid"), np.convolve(curve.values, weights, "valid")
 
 
-def _limit(axes: Any, values: NDArray[np.float64]) -> None:
+def _limit_axis(axes: Any, values: NDArray[np.float64]) -> None:
     """Keep a few wild values, mostly of the first steps, from flattening the rest."""
     low, high = np.quantile(values, [0.01, 0.97])
     margin = 0.08 * (high - low) or 1.0
@@ -250,7 +250,7 @@ class Coverage:
     spread: list[tuple[float, float]]
 
 
-def reliability_plot(arms: Sequence[tuple[str, int, Reliability]]) -> Markup:
+def reliability_plot(arms: Sequence[tuple[str, int, ReliabilityCurve]]) -> Markup:
     """Predicted against observed error in bins of rising sigma, both logarithmic, with the diagonal.
 
     Args:
@@ -258,12 +258,12 @@ def reliability_plot(arms: Sequence[tuple[str, int, Reliability]]) -> Markup:
     """
 
     def draw(axes: Any) -> None:
-        shown = [(title, style, _positive(bins)) for title, style, bins in arms]
+        shown = [(title, style, _keep_positive(bins)) for title, style, bins in arms]
         everything = np.concatenate([points.ravel() for _, _, points in shown])
         if not everything.size:
             everything = np.ones(1)
         ends = everything.min() / 1.25, everything.max() * 1.25
-        _diagonal(axes, ends)
+        _draw_diagonal(axes, ends)
         for title, style, (predicted, observed) in shown:
             axes.plot(
                 predicted, observed, color=colour(style), marker=marker(style), markersize=4,
@@ -277,7 +277,7 @@ def reliability_plot(arms: Sequence[tuple[str, int, Reliability]]) -> Markup:
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         legend(axes)
 
-    return svg("reliability", "Observed error against predicted sigma", draw, height_for(len(arms) + 1))
+    return svg("reliability", "Observed error against predicted sigma", draw, fit_height(len(arms) + 1))
 
 
 def coverage_plot(arms: Sequence[Coverage]) -> Markup:
@@ -285,7 +285,7 @@ def coverage_plot(arms: Sequence[Coverage]) -> Markup:
 
     def draw(axes: Any) -> None:
         lowest = min([45.0, *(value - 3.0 for arm in arms for value in arm.observed)])
-        _diagonal(axes, (lowest, 100.0))
+        _draw_diagonal(axes, (lowest, 100.0))
         for arm in arms:
             ends = np.array(arm.spread, dtype=np.float64).reshape(-1, 2).T
             reach = np.maximum(np.abs(ends - np.array(arm.observed)), 0.0)
@@ -299,7 +299,7 @@ def coverage_plot(arms: Sequence[Coverage]) -> Markup:
         legend(axes, loc="lower right")
 
     title = "Observed against nominal coverage of the predicted intervals"
-    return svg("coverage", title, draw, height_for(len(arms) + 1))
+    return svg("coverage", title, draw, fit_height(len(arms) + 1))
 
 
 def sparsification_plots(arms: Sequence[tuple[str, int, Sparsification]]) -> list[Markup]:
@@ -309,7 +309,7 @@ def sparsification_plots(arms: Sequence[tuple[str, int, Sparsification]]) -> lis
         arms: title, style and curves of each.
     """
     values = [v for _, _, saved in arms for curve in (saved.by_sigma, saved.by_sobel, saved.oracle) for v in curve]
-    top = 1.05 * max((value for v in values if (value := number(v)) is not None), default=1.0)
+    top = 1.05 * max((value for v in values if (value := to_finite(v)) is not None), default=1.0)
 
     def plot(order: int, title: str, style: int, saved: Sparsification) -> Markup:
         def draw(axes: Any) -> None:
@@ -333,7 +333,7 @@ def pit_plots(arms: Sequence[tuple[str, int, list[float | None]]]) -> list[Marku
     Args:
         arms: title, style and the share of values in each of N equal parts of [0,1].
     """
-    shown = [(title, style, [number(share) or 0.0 for share in shares]) for title, style, shares in arms if shares]
+    shown = [(title, style, [to_finite(share) or 0.0 for share in shares]) for title, style, shares in arms if shares]
     top = 1.05 * max((len(shares) * max(shares) for _, _, shares in shown), default=1.0)
 
     def plot(order: int, title: str, style: int, shares: list[float]) -> Markup:
@@ -352,19 +352,19 @@ def pit_plots(arms: Sequence[tuple[str, int, list[float | None]]]) -> list[Marku
     return [plot(order, *arm) for order, arm in enumerate(shown)]
 
 
-def _diagonal(axes: Any, ends: tuple[float, float]) -> None:
+def _draw_diagonal(axes: Any, ends: tuple[float, float]) -> None:
     axes.plot(ends, ends, color=STAND_IN["muted"], linewidth=0.9, label="perfect")
 
 
 def _draw_line(axes: Any, x: Sequence[float | None], y: Sequence[float | None], **style: Any) -> None:
     """A line through the pairs that are finite; nothing if there is none."""
-    pairs = [(number(a), number(b)) for a, b in zip(x, y, strict=False)]
+    pairs = [(to_finite(a), to_finite(b)) for a, b in zip(x, y, strict=False)]
     kept = np.array([pair for pair in pairs if None not in pair], dtype=np.float64).reshape(-1, 2)
     if len(kept):
         axes.plot(kept[:, 0], kept[:, 1], **style)
 
 
-def _positive(bins: Reliability) -> NDArray[np.float64]:
+def _keep_positive(bins: ReliabilityCurve) -> NDArray[np.float64]:
     """Predicted and observed values `[2,N]` of the bins that a logarithmic axis can show."""
     pairs = [(p, o) for p, o in zip(bins.predicted, bins.observed, strict=False) if p and o and min(p, o) > 0.0]
     return np.array(pairs, dtype=np.float64).reshape(-1, 2).T

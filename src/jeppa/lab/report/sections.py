@@ -11,24 +11,32 @@ from typing import Any
 
 from markupsafe import Markup
 
-from jeppa.lab.report import plots
-from jeppa.lab.report.compare_tables import MAIN, Entry, flat, has_direction
-from jeppa.lab.report.contract import (
-    Arm,
-    ArmPictures,
+from jeppa.data.images import describe_scale
+from jeppa.lab.contract import (
     Comparison,
     Interpolation,
     Pair,
     Reconstruction,
     Report,
+    ReportedArm,
+    SavedPictures,
     Value,
-    read_image,
     read_log,
-    read_map,
 )
-from jeppa.lab.report.pictures import ColourScale, Picture, colour_map, colour_scale, longest_side, photo
+from jeppa.lab.report import plots
+from jeppa.lab.report.compare_tables import MAIN, Entry, flatten_value, has_direction
+from jeppa.lab.report.pictures import (
+    ColourScale,
+    Picture,
+    colour_scale,
+    embed_map,
+    embed_photo,
+    longest_side,
+    read_map,
+    read_picture,
+)
 from jeppa.lab.report.plots import STAND_IN, colour, marker, svg
-from jeppa.lab.report.tables import HIGHER, Metric, interval, metric_of, number
+from jeppa.lab.report.tables import HIGHER, Metric, metric_of, read_interval, to_finite
 
 COVERAGES = (50, 68, 90, 95)
 CURVES = (("psnr", "PSNR", "dB"), ("elbo_bpd", "ELBO", "bits/dim"), ("rate_bpd", "rate", "bits/dim"))
@@ -88,24 +96,24 @@ def gallery(folder: Path, report: Report) -> Gallery | None:
     scale = colour_scale([read_map(folder, name) for name in names if name])
     count = sum(1 + sum(2 + (arm == lead) for arm in row.arms) for row in report.reconstructions)
     side = longest_side(count)
-    return Gallery([_grid(folder, row, report, scale, side) for row in report.reconstructions], scale)
+    return Gallery([_read_grid(folder, row, report, scale, side) for row in report.reconstructions], scale)
 
 
 def calibration_plots(report: Report, metrics: Metrics) -> list[Markup]:
     """Reliability, then coverage; each only if it was saved."""
     styles = {arm.arm: (arm.title, style) for style, arm in enumerate(report.arms)}
     bins = [(*styles[arm], saved) for arm, saved in report.calibration.items() if arm in styles]
-    coverages = [found for arm in styles if (found := coverage(metrics[arm], *styles[arm]))]
+    coverages = [found for arm in styles if (found := collect_coverage(metrics[arm], *styles[arm]))]
     panels = [plots.reliability_plot(bins)] if bins else []
     return panels + ([plots.coverage_plot(coverages)] if coverages else [])
 
 
-def coverage(metrics: dict[str, Any], title: str, style: int) -> plots.Coverage | None:
+def collect_coverage(metrics: dict[str, Any], title: str, style: int) -> plots.Coverage | None:
     """Observed coverage of one arm in percent, at the levels that were measured; None without any."""
-    observed = {p: value for p in COVERAGES if (value := number(metrics.get(f"coverage_{p}"))) is not None}
+    observed = {p: value for p in COVERAGES if (value := to_finite(metrics.get(f"coverage_{p}"))) is not None}
     if not observed:
         return None
-    ends = [interval(metrics, f"coverage_{p}") or (value, value) for p, value in observed.items()]
+    ends = [read_interval(metrics, f"coverage_{p}") or (value, value) for p, value in observed.items()]
     return plots.Coverage(
         title,
         style,
@@ -130,11 +138,11 @@ def training_plots(folder: Path, report: Report) -> list[Markup]:
     panels = []
     for key, label, unit in CURVES:
         named = enumerate(zip(report.arms, logs, strict=True))
-        found = [plots.logged(log, key, arm.title, style) for style, (arm, log) in named]
+        found = [plots.extract_curve(log, key, arm.title, style) for style, (arm, log) in named]
         drawn = [curve for curve in found if curve]
         if drawn:
             panels.append(plots.training_plot(key.replace("_", "-"), label, unit, drawn))
-    loss = plots.logged(denoiser_log, "loss", "diffusion", style=len(report.arms))
+    loss = plots.extract_curve(denoiser_log, "loss", "diffusion", style=len(report.arms))
     return panels + ([plots.training_plot("diffusion-loss", "diffusion loss", "", [loss])] if loss else [])
 
 
@@ -156,8 +164,8 @@ def sample_strips(folder: Path, report: Report, columns: list[Column]) -> list[S
     strips = []
     for row in report.samples:
         pictures = [
-            photo(
-                read_image(folder, name),
+            embed_photo(
+                read_picture(folder, name),
                 f"Sample{f' of {c.label}' if c.label else ''}, {c.seed}, {row.steps} steps",
             )
             for name, c in zip(row.images, columns, strict=False)
@@ -169,7 +177,7 @@ def sample_strips(folder: Path, report: Report, columns: list[Column]) -> list[S
 def estimates(folder: Path, report: Report) -> list[tuple[str, Picture]]:
     """The clean picture as estimated on the way, each with its timestep."""
     return [
-        (f"t = {e.t}", photo(read_image(folder, e.image), f"Estimate of the clean picture at t = {e.t}"))
+        (f"t = {e.t}", embed_photo(read_picture(folder, e.image), f"Estimate of the clean picture at t = {e.t}"))
         for e in report.estimates
     ]
 
@@ -181,34 +189,34 @@ def interpolation(folder: Path, between: Interpolation | None) -> list[tuple[str
     last = max(1, len(between.frames) - 1)
     named = [(f"{100 * n / last:.0f} %", name) for n, name in enumerate(between.frames)]
     what = f"of the way from {between.a} to {between.b}"
-    return [(share, photo(read_image(folder, name), f"{share} {what}")) for share, name in named]
+    return [(share, embed_photo(read_picture(folder, name), f"{share} {what}")) for share, name in named]
 
 
-def _grid(folder: Path, row: Reconstruction, report: Report, scale: ColourScale, side: int) -> PictureGrid:
-    lead = [Tile(photo(read_image(folder, row.original), f"Original picture {row.name}", side), "Original")]
+def _read_grid(folder: Path, row: Reconstruction, report: Report, scale: ColourScale, side: int) -> PictureGrid:
+    lead = [Tile(embed_photo(read_picture(folder, row.original), f"Original picture {row.name}", side), "Original")]
     others: list[Tile] = []
     for arm in report.arms:
         if arm.arm in row.arms:
             is_lead = arm.arm == report.lead.arm
-            tiles = _tiles(folder, row.name, arm, row.arms[arm.arm], scale, side, is_lead)
+            tiles = _read_tiles(folder, row.name, arm, row.arms[arm.arm], scale, side, is_lead)
             (lead if is_lead else others).extend(tiles)
     return PictureGrid(row.name, lead, others)
 
 
-def _tiles(
-    folder: Path, name: str, arm: Arm, saved: ArmPictures, scale: ColourScale, side: int, is_lead: bool
+def _read_tiles(
+    folder: Path, name: str, arm: ReportedArm, saved: SavedPictures, scale: ColourScale, side: int, is_lead: bool
 ) -> Iterator[Tile]:
     """Reconstruction, sigma map (of the lead arm: the others have one sigma for all pixels) and error map."""
-    recon = photo(read_image(folder, saved.recon), f"Reconstruction of {name}, {arm.title}", side)
+    recon = embed_photo(read_picture(folder, saved.recon), f"Reconstruction of {name}, {arm.title}", side)
     yield Tile(recon, "Reconstruction", arm.title, compare=True)
-    levels = f"0 to {scale.top:g} grey levels, bright is large"
+    levels = describe_scale(scale.top)
     if is_lead and saved.sigma:
         alt = f"Predicted sigma map of {name}, {arm.title}: {levels}"
-        yield Tile(colour_map(read_map(folder, saved.sigma), scale, alt, side), "Sigma", "predicted")
+        yield Tile(embed_map(read_map(folder, saved.sigma), scale, alt, side), "Sigma", "predicted")
     if saved.error:
         alt = f"Absolute error map of {name}, {arm.title}: {levels}"
         detail = "observed" if is_lead else arm.title
-        yield Tile(colour_map(read_map(folder, saved.error), scale, alt, side), "|Error|", detail)
+        yield Tile(embed_map(read_map(folder, saved.error), scale, alt, side), "|Error|", detail)
 
 
 SEED_OPACITY = 0.35
@@ -250,7 +258,7 @@ def differences_plot(name: str, label: str, unit: str, better: str, rows: Sequen
         for place, row in enumerate(rows):
             _draw_row(axes, place, row)
         axes.set(ylim=(len(rows) - 0.4, -0.6), yticks=range(len(rows)))
-        axes.set_yticklabels([_short(row.title) for row in rows], color=STAND_IN["ink"])
+        axes.set_yticklabels([_shorten(row.title) for row in rows], color=STAND_IN["ink"])
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.locator_params(axis="x", nbins=5)
@@ -273,7 +281,7 @@ def _draw_row(axes: Any, place: int, row: Difference) -> None:
     )  # fmt: skip
 
 
-def _short(title: str) -> str:
+def _shorten(title: str) -> str:
     return title if len(title) <= LABEL_LENGTH else f"{title[: LABEL_LENGTH - 1]}…"
 
 
@@ -294,11 +302,11 @@ def difference_plots(comparison: Comparison, arms: Sequence[Entry]) -> list[Mark
     panels = []
     for metric in map(metric_of, MAIN):
         pairs = {p.a: p for p in comparison.paired if p.key == metric.key and p.b == comparison.budget.reference}
-        found = [_difference(metric, pairs[entry.arm], entry) for entry in arms if entry.arm in pairs]
+        found = [_make_difference(metric, pairs[entry.arm], entry) for entry in arms if entry.arm in pairs]
         rows = [row for row in found if row]
         if rows:
             name = f"difference-{metric.key.replace('_', '-')}"
-            panels.append(differences_plot(name, metric.name, metric.unit, _better(metric), rows))
+            panels.append(differences_plot(name, metric.name, metric.unit, _name_better_side(metric), rows))
     return panels
 
 
@@ -306,7 +314,7 @@ def plot_calibration_of_arms(comparison: Comparison, arms: Sequence[Entry]) -> C
     """What was saved of each kind, arms in their order."""
     saved = [(e.label, e.style, comparison.curves[e.arm]) for e in arms if e.arm in comparison.curves]
     bins = [(label, style, one.reliability) for label, style, one in saved if one.reliability]
-    coverages = [found for e in arms if (found := coverage(e.saved, e.label, e.style))]
+    coverages = [found for e in arms if (found := collect_coverage(e.saved, e.label, e.style))]
     overall = [plots.reliability_plot(bins)] if bins else []
     return CalibrationPlots(
         overall=overall + ([plots.coverage_plot(coverages)] if coverages else []),
@@ -326,7 +334,7 @@ def plot_training_of_arms(logs: dict[str, list[list[dict[str, Any]]]], arms: Seq
     """The logged quantities that at least one run has."""
     panels = []
     for key, label, unit in LOGGED:
-        found = [[plots.logged(log, key, e.label, e.style) for log in logs[e.arm]] for e in arms]
+        found = [[plots.extract_curve(log, key, e.label, e.style) for log in logs[e.arm]] for e in arms]
         drawn = [[curve for curve in seeds if curve] for seeds in found]
         if any(drawn):
             name = f"training-{key.replace('_', '-')}"
@@ -334,18 +342,18 @@ def plot_training_of_arms(logs: dict[str, list[list[dict[str, Any]]]], arms: Seq
     return panels
 
 
-def _difference(metric: Metric, pair: Pair, entry: Entry) -> Difference | None:
+def _make_difference(metric: Metric, pair: Pair, entry: Entry) -> Difference | None:
     """In the shown unit; None without a number."""
-    mean = number(pair.difference)
+    mean = to_finite(pair.difference)
     if mean is None:
         return None
-    ends = interval(flat(metric.key, Value(ci95=pair.ci95)), metric.key)
-    seeds = [value * metric.factor for saved in pair.per_seed if (value := number(saved)) is not None]
+    ends = read_interval(flatten_value(metric.key, Value(ci95=pair.ci95)), metric.key)
+    seeds = [value * metric.factor for saved in pair.per_seed if (value := to_finite(saved)) is not None]
     scaled = (ends[0] * metric.factor, ends[1] * metric.factor) if ends else None
     return Difference(entry.label, entry.style, mean * metric.factor, scaled, seeds)
 
 
-def _better(metric: Metric) -> str:
+def _name_better_side(metric: Metric) -> str:
     if not has_direction(metric):
         return f"neither side is better ({metric.aim})" if metric.aim.startswith("target") else ""
     return "better →" if metric.aim == HIGHER else "← better"

@@ -177,10 +177,10 @@ def metric_table(saved: Sequence[dict[str, Any]]) -> MetricTable:
     rows: list[tuple[Metric, list[Cell]]] = []
     unmeasured: dict[str, list[str]] = {}
     for metric in _all_metrics(saved):
-        if any(number(one.get(metric.key)) is not None for one in saved):
-            rows.append((metric, [shown(metric, one) or _empty(metric, one, notes) for one in saved]))
+        if any(to_finite(one.get(metric.key)) is not None for one in saved):
+            rows.append((metric, [format_metric(metric, one) or _note_empty(metric, one, notes) for one in saved]))
         else:
-            unmeasured.setdefault(_missing_reason(metric, saved[0]), []).append(metric.name)
+            unmeasured.setdefault(_find_reason(metric, saved[0]), []).append(metric.name)
     return MetricTable(rows, notes, unmeasured)
 
 
@@ -189,7 +189,7 @@ def metric_of(key: str) -> Metric:
     return next((metric for metric in METRICS if metric.key == key), Metric(key, key, "", ""))
 
 
-def decimals(value: float, digits: int, signed: bool = False) -> str:
+def format_number(value: float, digits: int, signed: bool = False) -> str:
     """A number with a true minus sign, and no sign on a zero."""
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
     if float(text) == 0.0:
@@ -197,13 +197,13 @@ def decimals(value: float, digits: int, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def shown(metric: Metric, saved: dict[str, Any]) -> Cell | None:
+def format_metric(metric: Metric, saved: dict[str, Any]) -> Cell | None:
     """The saved mean and interval in the shown unit, or None where there is no number."""
-    value, ends = number(saved.get(metric.key)), interval(saved, metric.key)
+    value, ends = to_finite(saved.get(metric.key)), read_interval(saved, metric.key)
     if value is None:
         return None
-    text = decimals(value * metric.factor, metric.digits)
-    low, high = (decimals(end * metric.factor, metric.digits) for end in ends) if ends else ("", "")
+    text = format_number(value * metric.factor, metric.digits)
+    low, high = (format_number(end * metric.factor, metric.digits) for end in ends) if ends else ("", "")
     return Cell(text, low, high)
 
 
@@ -214,34 +214,34 @@ def _all_metrics(saved: Sequence[dict[str, Any]]) -> list[Metric]:
     return [*METRICS, *(Metric(key, key, "", "") for key in sorted(found - known))]
 
 
-def _empty(metric: Metric, saved: dict[str, Any], notes: list[str]) -> Cell:
+def _note_empty(metric: Metric, saved: dict[str, Any], notes: list[str]) -> Cell:
     """A dash; a reason that is new is added to the footnotes."""
-    reason = _missing_reason(metric, saved)
+    reason = _find_reason(metric, saved)
     if reason not in notes:
         notes.append(reason)
     return Cell("–", reason=reason, mark=notes.index(reason) + 1)
 
 
-def _missing_reason(metric: Metric, saved: dict[str, Any]) -> str:
+def _find_reason(metric: Metric, saved: dict[str, Any]) -> str:
     if metric.key not in saved:
         return NOT_SAVED
     reasons = saved.get("reasons")
     return str(reasons.get(metric.key, NO_REASON)) if isinstance(reasons, dict) else NO_REASON
 
 
-def number(value: Any) -> float | None:
+def to_finite(value: Any) -> float | None:
     """A finite number, or None for anything else: null, NaN, text, a flag."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
-def interval(metrics: dict[str, Any], key: str) -> tuple[float, float] | None:
+def read_interval(metrics: dict[str, Any], key: str) -> tuple[float, float] | None:
     """The 95 % interval that is saved beside metric `key`, if both of its ends are finite."""
     ends = metrics.get(f"{key}_ci95")
     if not isinstance(ends, list) or len(ends) != 2:
         return None
-    lo, hi = number(ends[0]), number(ends[1])
+    lo, hi = to_finite(ends[0]), to_finite(ends[1])
     return None if lo is None or hi is None else (lo, hi)
 
 
