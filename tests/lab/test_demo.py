@@ -21,7 +21,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_steps")
 def test_the_demo_writes_a_report_of_both_models(tmp_path: Path):
-    """Red when the fine-tuned model starts from noise, the shipped one is measured in its place, or a section is lost."""
+    """Red when tuning starts from noise, the shipped model is measured in its place, or a section is lost."""
     page = demo.run_demo(tmp_path, 0, Console(quiet=True))
     assert page.stat().st_size > 100_000
     assert (tmp_path / demo.FIRST).is_file()

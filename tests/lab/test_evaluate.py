@@ -165,7 +165,7 @@ def test_pixels_that_are_no_numbers_are_named():
     """Red when NaN spreads into means."""
     x = torch.zeros(1, 3, 16, 16)
     x[0, 0, 0, 0] = math.nan
-    with pytest.raises(DataError, match=r"'a\.png'.*no finite number"):
+    with pytest.raises(DataError, match=r"'a\.png'.*not a finite number"):
         measure_image(vae(), x, 0, Nets(), 64, "a.png")
 
 

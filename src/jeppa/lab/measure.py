@@ -1,4 +1,4 @@
-"""All figures of one image: how close, how alike, how many bits, and whether sigma tells the error."""
+"""Measure one image: likeness of the reconstruction, code length, and whether sigma predicts the error."""
 
 import math
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class PixelSample:
-    """Some values of one image.
+    """Randomly chosen values of one image, to which a recalibration is fitted.
 
     Args:
         squared: squared residuals, `[K]`, in squared units of x.
@@ -42,7 +42,7 @@ class PixelSample:
 
 @dataclass(frozen=True)
 class Nets:
-    """Pretrained nets of the perceptual metrics; None for those not to be measured."""
+    """Pretrained nets of the perceptual metrics; a metric whose net is None is not measured."""
 
     lpips_alex: Lpips | None = None
     lpips_vgg: Lpips | None = None
@@ -51,14 +51,14 @@ class Nets:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is kept of an image.
+    """What is kept of an image that was measured.
 
     Args:
         row: its figures.
         by_sigma: histogram over the predicted log-variance.
-        by_sobel: histogram over, and of, the log-variance of the Sobel baseline.
+        by_sobel: histogram over the log-variance of the Sobel baseline, which is its prediction too.
         logvar_ends: least and greatest predicted log-variance.
-        sample: some of its values, for recalibration.
+        sample: values for recalibration.
         pit: shares of the probability integral transform, `[20]`.
         sparsification: curves `[3,steps]` by sigma, by Sobel and by the true error.
         features: of the original and the reconstruction, `[2,FEATURES]`, or None.
@@ -90,25 +90,25 @@ class PixelPrediction:
 def measure_image(
     vae: HeteroscedasticVAE, x: Tensor, index: int, nets: Nets, values: int, name: str = "image"
 ) -> Measurement:
-    """Everything about one image.
+    """Measure everything about one image.
 
-    Likelihood and calibration are measured on dequantised pixels. The bound samples z from the posterior; all
-    else uses its mean. `index` seeds all draws, so a figure does not depend on the other images.
+    Likelihood and calibration are measured on dequantised pixels. The code length samples z from the posterior;
+    everything else uses its mean. `index` seeds all draws, so that figures do not depend on other images.
 
     Args:
         vae: in evaluation mode.
         x: `[1,3,H,W]` in [-1,1]; cut to multiples of 8 by `fit_to_grid`.
         index: of the image in its source.
-        nets: what `Nets` holds.
+        nets: of the perceptual metrics.
         values: how many values to keep for recalibration.
         name: of the image, for errors.
 
     Raises:
         DataError: if the image has NaN.
-        CheckpointError: if what the model makes of it has NaN.
+        CheckpointError: if the prediction of the model has NaN.
     """
     if not x.isfinite().all():
-        raise DataError(f"{name!r}: has a pixel that is no finite number; delete or replace the image")
+        raise DataError(f"{name!r}: has a pixel that is not a finite number; delete or replace the image")
     x = fit_to_grid(x)
     generator = torch.Generator().manual_seed(index)
     pixels = metrics.dequantise(x, generator)
@@ -146,7 +146,7 @@ def _check_finite(name: str, prediction: PixelPrediction, bits: float) -> None:
     if prediction.mean.isfinite().all() and prediction.logvar.isfinite().all() and math.isfinite(bits):
         return
     raise CheckpointError(
-        f"{name!r}: the model's prediction has values that are no finite numbers; use an earlier checkpoint"
+        f"{name!r}: the model's prediction has values that are not finite numbers; use an earlier checkpoint"
     )
 
 
@@ -157,7 +157,7 @@ def _predict(pixels: Tensor, decoded: Predictive, generator: torch.Generator) ->
 
 
 def _measure_code_length(pixels: Tensor, posterior: DiagonalGaussian, decoded: Predictive) -> Row:
-    """Rate, distortion and their sum, in bits per dimension; `decoded` from a draw of the posterior."""
+    """Rate, distortion and their sum in bits per dimension; `decoded` comes from a draw of the posterior."""
     dims = pixels.numel()
     distortion = float(metrics.bits_per_dimension(-decoded.log_prob(pixels), dims, pixel_scale=True))
     rate = float(metrics.bits_per_dimension(posterior.kl(), dims, pixel_scale=False))
@@ -165,7 +165,7 @@ def _measure_code_length(pixels: Tensor, posterior: DiagonalGaussian, decoded: P
 
 
 def _measure_likeness(x: Tensor, recon: Tensor, nets: Nets) -> Row:
-    """How much a reconstruction resembles the original, which is not dequantised."""
+    """Likeness of a reconstruction to the original, which is not dequantised."""
     row = {
         "psnr": float(metrics.psnr(x, recon)),
         "ssim": float(metrics.ssim(x, recon)) if min(x.shape[2:]) >= metrics.SSIM_WINDOW else math.nan,
@@ -178,7 +178,7 @@ def _measure_likeness(x: Tensor, recon: Tensor, nets: Nets) -> Row:
 
 
 def _judge_sigma(prediction: PixelPrediction) -> Row:
-    """Size and order of sigma against the error."""
+    """Whether sigma is as large as the error, and large where the error is."""
     values, df = (prediction.pixels, prediction.mean, prediction.logvar), prediction.df
     row = {
         "chi2": float(calibration.chi2(*values)),
@@ -201,7 +201,7 @@ def _trace_sparsification(prediction: PixelPrediction) -> Tensor:
 def pick_values(
     residual: Tensor, logvar: Tensor, df: float | None, values: int, generator: torch.Generator
 ) -> PixelSample:
-    """That many random values of an image, without repetition; `residual` and `logvar` have one shape."""
+    """Pick `values` random elements of an image, each at most once; `residual` and `logvar` have one shape."""
     chosen = torch.randperm(residual.numel(), generator=generator)[:values]
     squared = residual.flatten()[chosen].double().square().numpy()
     return PixelSample(squared, logvar.flatten()[chosen].double().numpy(), df)

@@ -1,6 +1,7 @@
 """`jeppa compare`: train every arm with every seed, measure, and write `compare.json` and `compare.html`.
 
-Its gallery shows what each arm makes of a few held-out images, with a drawn residual and its sigma.
+A worker measures each run by itself (`compare.work`). Here the figures of the runs become those of the arms, arms are
+subtracted from each other pair by pair, and a gallery shows what each arm makes of a few held-out pictures.
 """
 
 import json
@@ -59,26 +60,26 @@ SIDE = 256
 Json = dict[str, Any]
 Values = NDArray[np.float64]
 DESCRIPTIONS = frozenset({"n_images", "resolution", "seconds", "model", "commit", "data_fingerprint"})
-"""Keys of `metrics.json` that are no figures."""
+"""Keys of `metrics.json` that describe a measurement and are no figures."""
 SETTINGS = "comparison.json"
 TASK = "task.json"
 PLAIN_LINE_SECONDS = 15.0
 
 
 def compare(comparison: ComparisonSettings, out: Path, console: Console, jobs: int, command: str = "") -> Path:
-    """Do the comparison in `out` and return the path of its page; one that was stopped goes on.
+    """Run a comparison in the folder `out`, or go on with one that was stopped; returns the path of its page.
 
     Args:
         comparison: what to compare.
         out: folder to write.
         console: where progress is shown.
-        jobs: runs at a time.
+        jobs: how many runs to train at once.
         command: the command line, for the record.
 
     Raises:
         ConfigError: `out` holds another comparison or cannot be written.
         TrainingError: a run failed.
-        Interrupted: a signal came; what is done is kept.
+        Interrupted: a signal came; what was done so far is kept.
     """
     began = time.perf_counter()
     make_folder(out)
@@ -106,7 +107,7 @@ def _claim_folder(comparison: ComparisonSettings, out: Path) -> None:
 
 
 def _write_task(comparison: ComparisonSettings, run: Run, runs: list[Run], finished: set[str]) -> Path | None:
-    """The task file of a run, or None while the reference run of its seed is not finished."""
+    """Write the task file of a run; None while the reference run of its seed is not finished."""
     rate = None
     if needs_rate(comparison, run.arm):
         (reference,) = (other for other in runs if other.arm == comparison.reference and other.seed == run.seed)
@@ -131,28 +132,28 @@ def _show_progress(
     )  # fmt: skip
     reached = {run.name: steps if run.name in finished else 0 for run in runs}
     working: dict[str, str] = {}
-    spoken = time.monotonic()
+    last_line = time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=steps * len(runs), completed=sum(reached.values()), now="")
-        for told in pool.follow(todo):
-            _update(told, reached, working, finished)
+        for message in pool.follow(todo):
+            _update(message, reached, working, finished)
             now = ", ".join(f"{name} {what}" for name, what in working.items())
             progress.update(bar, completed=sum(reached.values()), now=now)
-            if not console.is_terminal and (told.code == 0 or time.monotonic() - spoken >= PLAIN_LINE_SECONDS):
-                spoken = time.monotonic()
+            if not console.is_terminal and (message.code == 0 or time.monotonic() - last_line >= PLAIN_LINE_SECONDS):
+                last_line = time.monotonic()
                 done = f"{len(finished)}/{len(runs)} runs, {sum(reached.values())}/{steps * len(runs)} steps"
                 line = f"compare: {done}{'; ' if now else ''}{now}"
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _update(told: WorkerMessage, reached: dict[str, int], working: dict[str, str], finished: set[str]) -> None:
-    name = told.run.name
-    if told.code == 0:
+def _update(message: WorkerMessage, reached: dict[str, int], working: dict[str, str], finished: set[str]) -> None:
+    name = message.run.name
+    if message.code == 0:
         finished.add(name)
         working.pop(name, None)
         return
-    reached[name] = told.values.get("step", reached[name])
-    working[name] = told.values.get("phase", f"step {reached[name]}")
+    reached[name] = message.values.get("step", reached[name])
+    working[name] = message.values.get("phase", f"step {reached[name]}")
 
 
 def _collect_result(
@@ -203,12 +204,12 @@ def _summarise_runs(arm: str, evaluations: list[Json], folders: list[str], out: 
 
 
 def read_last_beta(run: Path) -> float:
-    """Weight of the KL term at the end of a run."""
+    """Read the weight that the KL term had at the end of a run."""
     return float(_read_last_line(run)["beta"])
 
 
 def read_images_trained(run: Path) -> int:
-    """Crops that a run saw."""
+    """Read how many crops a run saw."""
     return int(_read_last_line(run)["images"])
 
 
@@ -218,7 +219,7 @@ def _read_last_line(run: Path) -> Json:
 
 
 def count_cores() -> int:
-    """One run for each core."""
+    """How many runs to train at once unless told otherwise: one for each core."""
     return os.cpu_count() or 1
 
 
