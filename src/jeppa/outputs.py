@@ -1,7 +1,8 @@
 """Pictures as files: what `reconstruct`, `generate`, `interpolate` and `mix` write.
 
-A folder of pictures carries what made them, and a sheet shows them side by side. Samples are written as they come, so
-that memory stays flat for any number; rejection by uncertainty keeps a score of each sample in memory and no picture.
+Every PNG carries the settings that made it, and a sheet shows the pictures of a folder side by side. Each sample is
+written as soon as it is made, so that any number of them needs the same memory; rejection by uncertainty keeps the
+score of each sample in memory, but no picture.
 """
 
 import heapq
@@ -40,30 +41,30 @@ from jeppa.pipeline.model import preview
 
 SHEET_COLUMNS = 8
 SHEET_SIDE = 1024
-"""Of a picture in a sheet or an animation, at most: eight by eight of these `read_pixels` still opens."""
+"""Longest side of a picture in a sheet or an animation; `read_pixels` can still open eight by eight of them."""
 FRAME_MILLISECONDS = 120
 MadeBy = Mapping[str, str]
 """The settings that made a picture, each value as JSON."""
 
 
 def encode_settings(**settings: Any) -> MadeBy:
-    """Settings as a PNG carries them; paths become text."""
+    """Encode settings as a PNG carries them; paths become text."""
     return {key: json.dumps(value, default=str) for key, value in settings.items()}
 
 
 def split_into_rows(pictures: Sequence[Tensor | Pixels]) -> list[Sequence[Tensor | Pixels]]:
-    """Pictures in rows of eight."""
+    """Split pictures into rows of eight."""
     return [pictures[i : i + SHEET_COLUMNS] for i in range(0, len(pictures), SHEET_COLUMNS)]
 
 
 def write_sheet(rows: Sequence[Sequence[Tensor | Pixels]], path: Path, settings: MadeBy) -> Path:
-    """Write squares of one size as one picture, each shrunk by `shrink`; returns its path."""
+    """Write squares of one size side by side, each first shrunk by `shrink`; returns the path."""
     write_png(contact_sheet([[shrink(picture) for picture in row] for row in rows]), path, settings)
     return path
 
 
 def shrink(square: Tensor | Pixels) -> Pixels:
-    """A square as pixels, scaled down to `SHEET_SIDE` if it is larger."""
+    """Convert a square to pixels and scale it down to `SHEET_SIDE` if it is larger."""
     pixels = to_pixels(square) if isinstance(square, Tensor) else square
     return pixels if len(pixels) <= SHEET_SIDE else fit(pixels, SHEET_SIDE)
 
@@ -85,12 +86,12 @@ def reconstruct_files(
         model: with a VAE.
         input_path: image file, folder or zip.
         out: folder to write.
-        temperature: above 0, `.draw.png` is the reconstruction with a residual of this size drawn.
-        seed: of the drawn residual, the same for every picture.
+        temperature: if above 0, `.draw.png` is written too: the reconstruction plus a drawn residual of this size.
+        seed: of the residual; the same for every picture.
 
     Raises:
-        ConfigError: a negative temperature.
-        DataError: no image, or none that can be read.
+        ConfigError: the temperature is negative or not finite.
+        DataError: there is no image, or one cannot be read.
     """
     if not 0.0 <= temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
@@ -112,7 +113,7 @@ def reconstruct_files(
 
 
 def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pixels]:
-    """Reconstruction, sigma map and that in colours, at the size of `pixels`, filled row by row."""
+    """Reconstruct at the size of `pixels`, row by row; returns the picture, the sigma map, and the map in colours."""
     mean, shown = np.empty_like(pixels), np.empty_like(pixels)
     levels = np.empty(pixels.shape[:2], np.float32)
     for rows in model.reconstruct_rows(pixels):
@@ -124,19 +125,19 @@ def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pi
 
 
 def _open_pictures(path: Path) -> Iterator[tuple[str, Pixels]]:
-    """Name (without its suffix) and pixels of each picture; the first error comes before anything is written."""
+    """Name without suffix, and pixels, of each picture; an unusable path raises before anything is written."""
     if path.is_file() and path.suffix.lower() != ".zip":
         return iter([(path.stem, read_pixels_limited(path))])
     source = open_source(path)
     stems = [str(Path(ref.name).with_suffix("")) for ref in source.refs]
     stem, count = Counter(stems).most_common(1)[0]
     if count > 1:
-        raise DataError(f"{path}: {count} images are called {stem!r} but for the suffix; rename all but one")
+        raise DataError(f"{path}: {count} images are called {stem!r} apart from the suffix; rename all but one")
     return ((stem, ref.read_pixels()) for stem, ref in zip(stems, source.refs, strict=True))
 
 
 VAE_SIDE = 256
-"""Side of the pictures of a VAE, which has no resolution of its own."""
+"""Side of the pictures where there is only a VAE, which has no resolution of its own."""
 
 
 def interpolate_files(
@@ -164,7 +165,7 @@ def interpolate_files(
     about = {**settings.model_dump(mode="json"), "a": a, "b": b, "method": method, "model": model.path}
     path = []
     for index, point in enumerate(between(model, first, second, shares, method, settings)):
-        make_folder(out)  # not before the first frame: where there is none, nothing is written
+        make_folder(out)  # only now: if the first frame fails, nothing is written
         write_png(point.mean[0], out / f"frame-{index:03d}.png", encode_settings(**about, share=shares[index]))
         path.append(shrink(point.mean[0]))
     write_animation(path + path[-2:0:-1], out / "animation.png", encode_settings(**about, frames=frames))
@@ -212,11 +213,11 @@ def _all_methods(model: Model) -> list[Method]:
 
 def _check_label(settings: DDIMSettings, methods: Sequence[Method]) -> None:
     if settings.label is not None and "morph" not in methods:
-        raise ConfigError(f"label is {settings.label!r}, but only a morph has use for it: leave --label out")
+        raise ConfigError(f"label is {settings.label!r}, but only a morph uses it: leave --label out")
 
 
 def _read_ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[Tensor, Tensor]:
-    """Both pictures as x of one size: the one asked for, else that of the denoiser's training."""
+    """Read both pictures as x of one size: the requested one, or else that which the denoiser was trained at."""
     alone = model.denoiser is None and settings.resolution is None
     side = model.side(VAE_SIDE if alone else settings.resolution)
     first, second = (to_x(fit(read_pixels_limited(path), side)) for path in (a, b))
@@ -224,7 +225,7 @@ def _read_ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[
 
 
 def count_candidates(number: int, keep: float) -> int:
-    """How many samples to draw so that `number` of them are the share `keep`, rounded up.
+    """Count the samples to draw so that `number` of them make up the share `keep`, rounded up.
 
     Raises:
         ConfigError: a number below 1, or a share outside (0, 1].
@@ -232,37 +233,39 @@ def count_candidates(number: int, keep: float) -> int:
     if number < 1:
         raise ConfigError(f"number is {number}, but at least 1 picture must be asked for")
     if not 0.0 < keep <= 1.0:
-        raise ConfigError(f"keep is {keep}, but must be a share above 0 up to 1: 0.5 keeps the surer half, 1 all")
-    # The decimal that was typed, since 21 / 0.35 in floats is a little more than 60.
+        raise ConfigError(f"keep is {keep}, but must be a share above 0 and at most 1: 0.5 keeps the surer half, 1 all")
+    # As a fraction, because in floats 21 / 0.35 is a little more than 60.
     return math.ceil(number / Fraction(str(keep)))
 
 
 class LeastUncertain:
-    """The `number` least uncertain samples so far; of equal ones those of the lowest seeds."""
+    """Keeps the seeds of the `number` least uncertain samples; among equally uncertain ones the lowest seeds."""
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._worst_first: list[tuple[float, int]] = []
 
     def offer(self, seed: int, uncertainty: float) -> int | None:
-        """Take a sample in; returns the seed of the one that drops out for it, if any."""
+        """Add a sample; returns the seed of the one that drops out for it, if any."""
         heapq.heappush(self._worst_first, (-uncertainty, -seed))
         if len(self._worst_first) <= self._number:
             return None
         return -heapq.heappop(self._worst_first)[1]
 
     def seeds(self) -> list[int]:
-        """Those that stay, least uncertain first."""
+        """Seeds of the samples that are kept, least uncertain first."""
         return [-seed for _, seed in sorted(self._worst_first, reverse=True)]
 
 
 SHEET_PICTURES = 64
 REJECTED = "rejected"
 DIGITS = 6
-"""Of the score in a PNG: what lies behind them depends on the batch."""
+"""Decimals of the score in a PNG; further ones depend on the batch."""
 STEPS = "steps"
 PREVIEW_SCALE = 64.0
-"""8-bit levels of sigma shown as pale yellow: twice that of a reconstruction, since an estimate starts from nothing."""
+"""8-bit levels of sigma that are pale yellow in a preview: twice those of a reconstruction.
+
+An early estimate is far less certain."""
 
 
 def generate_files(
@@ -275,18 +278,18 @@ def generate_files(
     mask: Path | None = None,
     previews: bool = False,
 ) -> Path:
-    """Write `number` PNGs with their settings and uncertainty, and `sheet.png` of the first 64; returns the sheet.
+    """Write `number` PNGs with their settings and uncertainty, and `sheet.png` with the first 64; returns its path.
 
     Args:
         model: with a denoiser.
         out: folder to write.
-        number: how many stay in `out`.
+        number: how many to keep in `out`.
         seed: of the first sample; the next ones count up.
         settings: how to sample.
-        keep: below 1, number / keep samples are drawn and all but the least uncertain end in `out/rejected`. The sheet
-            then shows the least uncertain first.
-        mask: picture of the size of the samples; see `read_mask`.
-        previews: whether to write `out/steps/step-NN.png`, the first samples as they form.
+        keep: if below 1, number / keep samples are drawn, and all but the least uncertain `number` are moved to
+            `out/rejected`. The sheet then shows the least uncertain first.
+        mask: picture of the size of the samples, read by `read_mask`.
+        previews: whether to write `out/steps/step-NN.png`, which show the first samples as they form.
 
     Raises:
         ConfigError: a setting is out of range or does not fit the model; nothing is written then.
@@ -309,18 +312,18 @@ def generate_files(
         write_png(
             sample.x, _sample_path(out, sample.seed), encode_settings(**about, seed=sample.seed, uncertainty=score)
         )
-        _sample_path(out / REJECTED, sample.seed).unlink(missing_ok=True)  # of an earlier run
+        _sample_path(out / REJECTED, sample.seed).unlink(missing_ok=True)  # which an earlier run may have left
         dropped = chosen.offer(sample.seed, sample.uncertainty or 0.0)
         if dropped is not None:
             make_folder(out / REJECTED)
             os.replace(_sample_path(out, dropped), _sample_path(out / REJECTED, dropped))
     kept = chosen.seeds() if keep < 1.0 else seeds
-    shown = [shrink(read_pixels(_sample_path(out, one))) for one in kept[:SHEET_PICTURES]]
+    shown = [shrink(read_pixels(_sample_path(out, kept_seed))) for kept_seed in kept[:SHEET_PICTURES]]
     return write_sheet(split_into_rows(shown), out / "sheet.png", encode_settings(**about, seed=seed))
 
 
 def read_mask(path: Path) -> Tensor:
-    """Read a greyscale picture as a mask, float32 `[H,W]`: black is 0, white 1; colours count by their mean.
+    """Read a picture as a mask, float32 `[H,W]`: black is 0, white 1; a colour counts as the mean of its channels.
 
     Raises:
         DataError: it cannot be read.
@@ -333,12 +336,12 @@ def _sample_path(folder: Path, seed: int) -> Path:
 
 
 def _write_preview(model: Model, folder: Path, about: MadeBy, step: SamplerStep) -> None:
-    """Estimates in rows, under each row its sigma maps."""
-    seen = preview(model.codec, step)
-    rows = split_into_rows(list(seen.estimate))
-    if seen.sigma is not None:
+    """Write the estimates of a step in rows, each above a row of their sigma maps."""
+    shown = preview(model.codec, step)
+    rows = split_into_rows(list(shown.estimate))
+    if shown.sigma is not None:
         maps: list[Tensor | Pixels] = [
-            colour_map(sigma_levels(2.0 * sigma.log()), PREVIEW_SCALE) for sigma in seen.sigma
+            colour_map(sigma_levels(2.0 * sigma.log()), PREVIEW_SCALE) for sigma in shown.sigma
         ]
         rows = [row for pair in zip(rows, split_into_rows(maps), strict=True) for row in pair]
     make_folder(folder)

@@ -1,7 +1,7 @@
 """The demo: first pictures from the shipped models, two minutes of fine-tuning on photographs, samples, and a report.
 
-Run it with `jeppa demo`. The same seed on the same machine gives the same weights and pictures. A demo that was
-stopped goes on where it was.
+Run it with `jeppa demo`. The same seed on the same machine gives the same weights and pictures. After a stop, the same
+command continues the fine-tuning from its last checkpoint.
 """
 
 import json
@@ -52,7 +52,7 @@ FIRST_SAMPLES = "first-samples.png"
 FIRST_STEPS = 10
 TITLES = {TUNED: f"{VAE}, fine-tuned and calibrated here", SHIPPED: f"{VAE}, as shipped"}
 
-# Fourteen training photographs: without it their colours would be learned by heart, and grey ones come out coloured.
+# There are only fourteen training photographs: without jitter the model memorises their colours and tints grey ones.
 COLOUR_JITTER = 1.0
 TUNING_STEPS = 500
 PERCEPTUAL = 0.5
@@ -64,7 +64,7 @@ PATH_ENDS = ("chelsea.png", "coffee.png")
 
 
 def run_demo(out: Path, seed: int, console: Console) -> Path:
-    """Do everything and return the path of `report.html`.
+    """Run the whole demo and return the path of `report.html`.
 
     Raises:
         ConfigError: `out` cannot be written, or holds a demo of another seed or version.
@@ -115,7 +115,7 @@ def run_demo(out: Path, seed: int, console: Console) -> Path:
 
 
 class Clock:
-    """Seconds spent on each part of the demo, kept in a file so that a stopped demo adds up."""
+    """Seconds spent on each part of the demo, kept in a file so that those before a stop count too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -123,7 +123,7 @@ class Clock:
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        """Add the time that the block takes to `part`, also when it is interrupted."""
+        """Add the time that the block takes to `part`, even when it is interrupted."""
         began = time.perf_counter()
         try:
             yield
@@ -156,14 +156,14 @@ def _fine_tune(start: Model, out: Path, seed: int, console: Console, clock: Cloc
 
 
 def _calibrate(model: Model, folder: Path) -> None:
-    """Export the model with the size of its sigma fitted to the photographs that it was tuned on."""
+    """Fit the size of sigma to the photographs that the model was tuned on, and export the model."""
     calibrate(model.codec.vae, [(open_source(DATA, "train"), None)])
     make_folder(folder)
     model.codec.save(folder)
 
 
 def _weigh_lpips(console: Console) -> float:
-    """Weight of LPIPS; 0 where its weights are not installed."""
+    """Weight of LPIPS in the loss; 0 where its weights are not installed."""
     try:
         load_lpips("alex")
     except WeightsError as error:
@@ -173,14 +173,14 @@ def _weigh_lpips(console: Console) -> float:
 
 
 def _show_reconstructions(model: Model, heldout: ImageSource, path: Path) -> None:
-    """Held-out photographs, their reconstructions and sigma maps on one sheet."""
+    """Write held-out photographs, their reconstructions and sigma maps as one sheet."""
     x = torch.stack([picture for _, picture in evaluation_images(heldout, FIRST_SIDE)])
     decoded = model.reconstruct(x)
     write_png(contact_sheet(reconstruction_rows(x, decoded.mean, decoded.logvar)), path)
 
 
 def _show_samples(model: Model, path: Path) -> None:
-    """Two pictures of each class, from the seeds that count them."""
+    """Write two pictures of each class as one sheet; their seeds count from 0."""
     rows = []
     for row in range(2):
         pictures = []
@@ -210,7 +210,7 @@ def _list_curves(evaluation: Evaluation) -> Calibration:
 
 
 def _subtract_shipped(tuned: Evaluation, shipped: Evaluation) -> dict[str, tuple[float, float, float]]:
-    """What fine-tuning changed on the same pictures, with the interval of every figure of single pictures."""
+    """Mean and interval of what fine-tuning changed, for every figure of single pictures."""
     keys = [key for key in tuned.rows[0] if key != "name"]
     differences = paired_differences(tuned, shipped, keys)
     return {key: (difference.mean, difference.lo, difference.hi) for key, difference in differences.items()}

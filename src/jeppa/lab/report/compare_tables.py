@@ -1,7 +1,7 @@
-"""The tables of a comparison: the most telling metrics, paired differences, recalibration, and every key.
+"""The tables of a comparison: main metrics, paired differences, figures after recalibration, and every metric.
 
-All parts of the page show an arm by the same label, style and metrics by key. At the top stand four questions of
-someone who trains a VAE, answered for one arm.
+Every part of the page shows an arm with the same label and style. At the top of the page stand four questions that
+someone who trains a VAE may have, answered for one arm.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,9 @@ from jeppa.lab.report.tables import (
 )
 
 UNMATCHED = "†"
-"""Follows the title of an arm whose rate is not within the tolerance."""
+"""Mark after the title of an arm whose rate is not within the tolerance."""
 STYLED = ("faithful", "shared", "fixed", "nll", "beta-nll", "student-t", "band", "band-beta", "band-faithful")
-"""Arms that look the same on every page, the first three as in the demo; others take the styles that are left."""
+"""Arms that have the same style on every page; other arms take the styles that are left."""
 ABSENT = "absent from compare.json"
 
 
@@ -41,9 +41,9 @@ class Entry:
     Args:
         arm: its name in `compare.json`.
         label: its title, marked where its rate is not matched.
-        style: which colour, dash and marker.
-        matched: whether its rate is comparable with the others'; true where nobody says it is not.
-        saved: mean by key, with `<key>_ci95` and `reasons`, in the form of a `metrics.json`.
+        style: index of its colour, dash and marker.
+        matched: whether its rate is that of the others; true unless the file says that it is not.
+        saved: means by key, with `<key>_ci95` and `reasons`, in the form of `metrics.json`.
         per_seed: values of single seeds by key.
     """
 
@@ -56,7 +56,7 @@ class Entry:
 
 
 def list_entries(comparison: Comparison) -> list[Entry]:
-    """The arms in the order of the file."""
+    """List the arms in the order of the file."""
     names = [arm.arm for arm in comparison.arms]
     taken = {STYLED.index(name) for name in names if name in STYLED}
     free = [style for style in range(ARM_STYLES) if style not in taken] or list(range(ARM_STYLES))
@@ -67,7 +67,7 @@ def list_entries(comparison: Comparison) -> list[Entry]:
 
 
 def flatten_value(key: str, value: Value) -> dict[str, Any]:
-    """One metric in the form of a `metrics.json`."""
+    """Convert a metric to the form of `metrics.json`."""
     return {key: value.mean, f"{key}_ci95": value.ci95}
 
 
@@ -100,12 +100,12 @@ EMPTY = Cell("–")
 
 @dataclass(frozen=True)
 class MainTable:
-    """Arms in rows, the most telling of the measured metrics in columns.
+    """Arms in rows, the main metrics that were measured in columns.
 
     Args:
-        groups: what a run of columns is about, and the metrics.
+        groups: heading of neighbouring columns, and their metrics.
         rows: a cell for each column.
-        codecs: lossless codecs, a cell for each column: all empty but that of the code length.
+        codecs: lossless codecs with a cell for each column; all are empty but that of the code length.
     """
 
     groups: list[tuple[str, list[Metric]]]
@@ -115,7 +115,7 @@ class MainTable:
 
 @dataclass(frozen=True)
 class PairedRow:
-    """A difference of two arms in the shown unit; `clear`, and emphasised, if its interval leaves out zero."""
+    """A difference of two arms in the shown unit; `clear`, and emphasised, if its interval excludes zero."""
 
     metric: Metric
     a: str
@@ -126,7 +126,7 @@ class PairedRow:
 
 @dataclass(frozen=True)
 class PairedTable:
-    """Differences to one arm: a row for each metric, a column for each other arm; None where it was not compared."""
+    """Differences to arm `b`: a row for each metric, a column for each other arm; None where none was saved."""
 
     b: str
     arms: list[str]
@@ -134,7 +134,7 @@ class PairedTable:
 
 
 def main_table(comparison: Comparison, arms: Sequence[Entry]) -> MainTable:
-    """The columns that at least one arm has; the best of a column is emphasised if it is clearly the best."""
+    """Make the table of main metrics that at least one arm has; a clear winner of a column is emphasised."""
     measured = {key for key in MAIN if any(to_finite(entry.saved.get(key)) is not None for entry in arms)}
     groups = [(name, [metric_of(key) for key in keys if key in measured]) for name, keys in GROUPS]
     groups = [(name, metrics) for name, metrics in groups if metrics]
@@ -148,9 +148,9 @@ def main_table(comparison: Comparison, arms: Sequence[Entry]) -> MainTable:
 
 
 def find_winner(metric: Metric, arms: Sequence[Entry]) -> Entry | None:
-    """The best arm of matched rate, if all of its interval is better than the mean of the runner-up; else None.
+    """Find the best arm of matched rate whose whole interval is better than the mean of the runner-up; else None.
 
-    Metrics without a better direction have no winner, nor has a metric that a single arm has.
+    There is no winner in a metric without a better direction, or in one that a single arm has.
     """
     ranked = rank_arms(metric, arms)
     if len(ranked) < 2:
@@ -164,19 +164,19 @@ def find_winner(metric: Metric, arms: Sequence[Entry]) -> Entry | None:
 
 
 def rank_arms(metric: Metric, arms: Sequence[Entry]) -> list[Entry]:
-    """Arms of matched rate, best mean first; empty for a metric without a better direction."""
+    """Sort the arms of matched rate, best mean first; empty for a metric without a better direction."""
     losses = [(_measure_loss(metric, entry.saved.get(metric.key)), entry) for entry in arms if entry.matched]
     kept = [(loss, entry) for loss, entry in losses if loss is not None]
     return [entry for _, entry in sorted(kept, key=lambda pair: pair[0])]
 
 
 def paired_rows(comparison: Comparison, labels: dict[str, str]) -> list[PairedRow]:
-    """All differences, in the order of the file."""
+    """Format all differences, in the order of the file."""
     return [_make_paired_row(pair, labels) for pair in comparison.paired]
 
 
 def paired_tables(rows: Sequence[PairedRow]) -> list[PairedTable]:
-    """The differences sorted into one table for each arm that others are compared with."""
+    """Sort the differences into one table for each arm that others are compared with."""
     tables = []
     for b in dict.fromkeys(row.b for row in rows):
         own = [row for row in rows if row.b == b]
@@ -188,7 +188,7 @@ def paired_tables(rows: Sequence[PairedRow]) -> list[PairedTable]:
 
 
 def collect_recalibrated(arms: Sequence[Entry]) -> tuple[list[Metric], list[tuple[Entry, list[tuple[Cell, Cell]]]]]:
-    """Metrics that were measured again after recalibration; for each arm, the cells before and after."""
+    """Collect the metrics that were measured again after recalibration, and for each arm the cells before and after."""
     again = {key for entry in arms for key in entry.saved if key.endswith(RECALIBRATED)}
     keys = [key for key in _sort_keys(again) if any(to_finite(entry.saved.get(key)) is not None for entry in arms)]
     metrics = [metric_of(key.removesuffix(RECALIBRATED)) for key in keys]
@@ -206,7 +206,7 @@ def collect_recalibrated(arms: Sequence[Entry]) -> tuple[list[Metric], list[tupl
 
 
 def full_table(arms: Sequence[Entry]) -> MetricTable:
-    """Every key, with the values of single seeds in each cell."""
+    """Make the table of every metric, with the values of single seeds in each cell."""
     table = metric_table([entry.saved for entry in arms])
     rows = []
     for metric, cells in table.rows:
@@ -221,7 +221,7 @@ def has_direction(metric: Metric) -> bool:
 
 
 def _measure_loss(metric: Metric, value: object) -> float | None:
-    """How bad a value is, from its aim: smaller is better; None where the aim names no direction."""
+    """How far a value is from the aim of its metric: smaller is better; None where the aim has no direction."""
     level = to_finite(value)
     if level is None:
         return None
@@ -243,7 +243,7 @@ def _make_cell(metric: Metric, entry: Entry, best: bool) -> Cell:
 
 
 def _make_codec_cells(key: str, value: Value, columns: Sequence[Metric]) -> list[Cell | None]:
-    """The code length of a codec under that of the arms."""
+    """Put the code length of a codec into the column of the arms' code length."""
     return [format_metric(replace(m, key=key), flatten_value(key, value)) if m.key == CODED else None for m in columns]
 
 
@@ -259,13 +259,13 @@ def _make_paired_row(pair: Pair, labels: dict[str, str]) -> PairedRow:
 
 
 def _format_seeds(metric: Metric, values: Sequence[float | None]) -> str:
-    """Values of single seeds in the shown unit; a dash for one without a number."""
+    """Format the values of single seeds in the shown unit; a dash stands for one without a number."""
     texts = [to_finite(value) for value in values]
     return " · ".join("–" if v is None else format_number(v * metric.factor, metric.digits) for v in texts)
 
 
 def _sort_keys(keys: set[str]) -> list[str]:
-    """Keys of recalibrated metrics in the order of the main table, then by name."""
+    """Sort keys of recalibrated metrics as in the main table, then by name."""
     order = {f"{key}{RECALIBRATED}": place for place, key in enumerate(MAIN)}
     return sorted(keys, key=lambda key: (order.get(key, len(order)), key))
 
@@ -274,9 +274,9 @@ CODE_LENGTH = metric_of("elbo_bpd")
 
 
 def answer_questions(comparison: Comparison, arms: Sequence[Entry], paired: Sequence[PairedRow]) -> list[Headline]:
-    """Which sigma, its picture, its map, its draw; those that were measured.
+    """Answer which sigma to learn, and what its pictures, maps and draws are worth; where this was measured.
 
-    The arm is the one with the shortest code length among those of matched rate; without one, no answers.
+    The answers are about the arm with the shortest code length among those of matched rate; without one there are none.
     """
     ranked = rank_arms(CODE_LENGTH, arms)
     if not ranked:
@@ -293,7 +293,7 @@ def answer_questions(comparison: Comparison, arms: Sequence[Entry], paired: Sequ
 
 
 def _say_shortest(comparison: Comparison, arms: Sequence[Entry], ranked: Sequence[Entry]) -> str:
-    """Who needs the fewest bits, whether that is clear, and what lossless codecs need."""
+    """Say which arm needs the fewest bits, whether clearly so, and how many lossless codecs need."""
     text = f"The shortest code length (ELBO) is that of {ranked[0].label}."
     if len(ranked) > 1:
         runner_up = format_metric(CODE_LENGTH, ranked[1].saved)
@@ -307,7 +307,7 @@ def _say_shortest(comparison: Comparison, arms: Sequence[Entry], ranked: Sequenc
 def _compare_with_reference(
     comparison: Comparison, lead: Entry, arms: Sequence[Entry], paired: Sequence[PairedRow]
 ) -> str:
-    """PSNR of the arm against the reference, as it was compared on the same pictures and seeds."""
+    """Say how the PSNR of the arm differs from that of the reference, on the same pictures and seeds."""
     reference = next((entry.label for entry in arms if entry.arm == comparison.budget.reference), None)
     if reference is None:
         return f"PSNR of {lead.label}."
@@ -325,7 +325,7 @@ def _compare_with_reference(
 
 
 def _say_trust(lead: Entry) -> Iterator[str]:
-    """Coverage in words, and how sigma ranks the errors beside an edge detector."""
+    """Say what the coverage is, and how well sigma and an edge detector rank the errors."""
     yield f"of the true values lie inside the 90{NBSP}% interval of {lead.label}."
     ours = format_metric(metric_of("sigma_error_spearman"), lead.saved)
     edges = format_metric(metric_of("sigma_error_spearman_sobel"), lead.saved)
@@ -335,7 +335,7 @@ def _say_trust(lead: Entry) -> Iterator[str]:
 
 
 def _say_sharpness(lead: Entry) -> str:
-    """Sharpness of a draw beside that of the mean."""
+    """Say how sharp a draw is, and how sharp the mean."""
     mean = format_metric(metric_of("gradient_energy_ratio"), lead.saved)
     text = f"Gradient of a picture drawn from {lead.label} over that of the original; 1 is as sharp."
     return f"{text} Its mean has {mean.text}." if mean else text

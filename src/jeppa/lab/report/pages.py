@@ -1,6 +1,6 @@
-"""Saved results -> `report.html` or `compare.html`: one file, its style, pictures and plots inside.
+"""Write `report.html` or `compare.html` from saved results: one file that contains its style, pictures and plots.
 
-Nothing is loaded from the net and nothing is computed again.
+The page loads nothing from the network, and nothing is computed again.
 """
 
 import os
@@ -24,7 +24,7 @@ from jeppa.lab.report.tables import METRICS, NBSP, Headline, format_metric, form
 
 
 def write_page(page: Path, template: str, **values: Any) -> Path:
-    """Render a template to `page`, which appears whole or not at all; the same values give the same bytes."""
+    """Render a template to `page`, which is written whole or not at all; the same values give the same bytes."""
     html = _template_environment().get_template(template).render(**values)
     draft = page.with_name(f"{page.name}.tmp")
     draft.write_text(html, encoding="utf-8")
@@ -33,7 +33,7 @@ def write_page(page: Path, template: str, **values: Any) -> Path:
 
 
 def format_duration(seconds: float) -> str:
-    """A time span for people: `0.8 s`, `42 s`, `8 min 32 s`, `2 h 5 min`."""
+    """Format a time span for people: `0.8 s`, `42 s`, `8 min 32 s`, `2 h 5 min`."""
     whole = round(seconds)
     if seconds < 10:
         return f"{seconds:.1f}{NBSP}s"
@@ -57,7 +57,7 @@ def _template_environment() -> Environment:
 
 
 def _group_by_label(scenes: list[Scene]) -> list[tuple[str, list[str]]]:
-    """Names of scenes under each label, in the order of appearance."""
+    """Names of scenes by label, in the order of appearance."""
     groups: dict[str, list[str]] = {}
     for scene in scenes:
         groups.setdefault(scene.label or "", []).append(scene.name)
@@ -109,7 +109,7 @@ def write_report(folder: Path) -> Path:
 
 
 def _write_headlines(report: Report, metrics: Metrics) -> list[Headline]:
-    """Picture quality, order of the errors and coverage of the lead arm; those that were measured."""
+    """Those of picture quality, order of the errors and coverage that were measured for the lead arm."""
     lead = metrics[report.lead.arm]
     by_key = {metric.key: metric for metric in METRICS}
     sobel = format_metric(by_key["sigma_error_spearman_sobel"], lead)
@@ -126,7 +126,7 @@ def _write_headlines(report: Report, metrics: Metrics) -> list[Headline]:
 
 
 def _compare_with_twin(report: Report, metrics: Metrics) -> str:
-    """PSNR of the lead arm against its twin, or nothing where there is no twin."""
+    """A sentence that compares the PSNR of the lead arm with that of its twin; empty where there is no twin."""
     ours = to_finite(metrics[report.lead.arm].get("psnr"))
     theirs = to_finite(metrics[report.twin.arm].get("psnr")) if report.twin else None
     if ours is None or theirs is None:
@@ -139,7 +139,7 @@ def _compare_with_twin(report: Report, metrics: Metrics) -> str:
 
 
 def _list_times(report: Report) -> list[tuple[str, float, float]]:
-    """Name, seconds and share of the longest for each part."""
+    """Name, seconds, and time relative to the longest part, for each part."""
     parts = {name: seconds for name, seconds in report.seconds.items() if name != "total"}
     longest = max(parts.values(), default=0.0) or 1.0
     return [(name, seconds, seconds / longest) for name, seconds in parts.items()]
@@ -199,14 +199,14 @@ def _label_reference(comparison: Comparison, arms: list[Entry]) -> str:
 
 
 def _list_rates(comparison: Comparison) -> list[tuple[str, str, bool | None]]:
-    """Title, ratio to the rate of the reference and whether it matched, for each arm that was checked."""
+    """Title, ratio to the rate of the reference and whether it matches, for each arm that was checked."""
     rates = comparison.budget.rates
-    found = [(arm.title, rates[arm.arm]) for arm in comparison.arms if arm.arm in rates]
-    return [(t, "–" if rate.ratio is None else format_number(rate.ratio, 3), rate.matched) for t, rate in found]
+    checked = [(arm.title, rates[arm.arm]) for arm in comparison.arms if arm.arm in rates]
+    return [(t, "–" if rate.ratio is None else format_number(rate.ratio, 3), rate.matched) for t, rate in checked]
 
 
 def _list_facts(budget: Budget) -> list[tuple[str, str]]:
-    """What every arm was given, in words; only what was saved."""
+    """What every arm was given, in words; what was not saved is left out."""
     tolerance = budget.rate_tolerance
     facts = {
         "data": budget.data,

@@ -1,8 +1,7 @@
-"""Saved pictures and maps -> PNGs inside the page, shrunk so that the page stays below about 15 MB.
+"""Embed saved pictures and maps in the page as PNGs, shrunk so that the page stays below about 15 MB.
 
-Sigma and error maps share one colour scale in 8-bit grey levels: equal colours are equal numbers.
-
-Contact sheets of a comparison show one held-out picture each, the arms side by side.
+All sigma and error maps of a page share one scale in 8-bit grey levels, so equal colours mean equal numbers. The
+palette is that of the command line. A contact sheet of a comparison shows one held-out picture, the arms side by side.
 """
 
 import base64
@@ -24,11 +23,10 @@ from jeppa.lab.report.compare_tables import Entry
 
 MAX_SIDE = 512
 PIXEL_BUDGET = 6_000_000
-"""Pixels of all reconstruction pictures together: at about 1.3 bytes a pixel in PNG, and a third more in
-base64, about 10 MB."""
+"""Pixels of all reconstructions together: about 10 MB, at about 1.3 bytes a pixel in PNG and a third more in base64."""
 DETAIL_SIDE = 64
 SMALL_SIDE = 256
-"""Below this many pixels a picture is shown larger than it is, with its pixels kept square."""
+"""Pictures with fewer pixels a side are enlarged, and their pixels stay squares."""
 SCALE_QUANTILE = 0.99
 TICKS = 4
 
@@ -51,13 +49,13 @@ class Picture:
 
     @property
     def small(self) -> bool:
-        """Whether to keep its pixels square when it is enlarged."""
+        """Whether it is enlarged so that its pixels stay squares."""
         return max(self.width, self.height) < SMALL_SIDE
 
 
 @dataclass(frozen=True)
 class ColourScale:
-    """The legend of all maps: colours from 0 to `top` grey levels; larger values have the colour of `top`."""
+    """The legend of all maps: colours from 0 to `top` grey levels; larger values take the colour of `top`."""
 
     top: float
     bar: Picture
@@ -97,17 +95,17 @@ def read_map(folder: Path, name: str) -> NDArray[np.float32]:
 
 
 def longest_side(count: int) -> int:
-    """Longest side in pixels for `count` pictures, so that together they keep within the budget."""
+    """Longest side in pixels at which `count` pictures stay within the budget."""
     return min(MAX_SIDE, math.isqrt(PIXEL_BUDGET // max(count, 1)))
 
 
 def embed_photo(image: Image.Image, alt: str, side: int = MAX_SIDE) -> Picture:
-    """A picture as it is, or shrunk to `side`."""
+    """Embed a picture, shrunk to `side` if it is larger."""
     return _embed_png(image.resize(_fit_size(image.size, side), Image.Resampling.LANCZOS), alt)
 
 
 def embed_detail(image: Image.Image, alt: str) -> Picture:
-    """The middle of a picture, pixel for pixel: shrinking would average noise away."""
+    """Embed the middle of a picture pixel for pixel, because shrinking would average its noise away."""
     left, top = (max(0, (length - DETAIL_SIDE) // 2) for length in image.size)
     return _embed_png(
         image.crop((left, top, left + min(DETAIL_SIDE, image.width), top + min(DETAIL_SIDE, image.height))), alt
@@ -115,7 +113,7 @@ def embed_detail(image: Image.Image, alt: str) -> Picture:
 
 
 def colour_scale(sigmas: Sequence[NDArray[np.float32]]) -> ColourScale:
-    """Scale from 0 to the 99th percentile of all sigma values, rounded up to a multiple of `TICKS` levels."""
+    """Make the scale from 0 to the 99th percentile of all sigmas, rounded up to a multiple of `TICKS` levels."""
     values = np.concatenate([sigma.ravel() for sigma in sigmas]) if sigmas else np.ones(1, np.float32)
     top = max(TICKS, TICKS * math.ceil(float(np.quantile(values, SCALE_QUANTILE)) / TICKS))
     ramp = np.linspace(0.0, top, 256, dtype=np.float32)[None]
@@ -124,7 +122,7 @@ def colour_scale(sigmas: Sequence[NDArray[np.float32]]) -> ColourScale:
 
 
 def embed_map(levels: NDArray[np.float32], scale: ColourScale, alt: str, side: int = MAX_SIDE) -> Picture:
-    """A map in the colours of the scale; shrinking averages the levels, not the colours.
+    """Embed a map in the colours of the scale; shrinking averages the levels and not the colours.
 
     Args:
         levels: `[H,W]`, 8-bit grey levels.
@@ -138,7 +136,7 @@ def embed_map(levels: NDArray[np.float32], scale: ColourScale, alt: str, side: i
 
 
 def _apply_palette(levels: NDArray[np.float32], top: float) -> Image.Image:
-    """A picture of 256 colours, an index for each pixel."""
+    """Make a picture of 256 colours with an index for each pixel."""
     index = np.clip(np.rint(levels * (255.0 / top)), 0, 255).astype(np.uint8)
     image = Image.fromarray(index, mode="L")
     image.putpalette(colormaps[COLORMAP](np.arange(256), bytes=True)[:, :3].tobytes())
@@ -146,7 +144,7 @@ def _apply_palette(levels: NDArray[np.float32], top: float) -> Image.Image:
 
 
 def _fit_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Size with the same shape whose longest side is at most `side`; never enlarged."""
+    """Shrink a size so that its longest side is at most `side`; a smaller size stays as it is."""
     factor = min(1.0, side / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
@@ -170,14 +168,14 @@ PHOTOS = ("recon", "draw")
 
 @dataclass(frozen=True)
 class SheetLine:
-    """One kind of picture for every arm; None where an arm has none.
+    """One kind of picture for every arm.
 
     Args:
         name: for people.
         text: what it shows.
-        compare: whether the original can be wiped over it.
-        original: what the original looks like there; None if it is not to be shown again.
-        pictures: one for each arm.
+        compare: whether the reader can wipe the original over it.
+        original: the original beside it; None where it would be shown again.
+        pictures: one for each arm; None where an arm has none.
     """
 
     name: str
@@ -189,7 +187,7 @@ class SheetLine:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A held-out picture, the arms that have made something of it, and what."""
+    """A held-out picture, the arms that reconstructed it, and their pictures."""
 
     name: str
     arms: list[Entry]
@@ -198,14 +196,14 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Sheets:
-    """All held-out pictures and the one scale of their maps."""
+    """All held-out pictures and the scale that their maps share."""
 
     sheets: list[Sheet]
     scale: ColourScale
 
 
 def contact_sheets(folder: Path, comparison: Comparison, arms: Sequence[Entry]) -> Sheets | None:
-    """The pictures, shrunk together to the page's budget; None if there are none."""
+    """Make the sheets, shrunk so that all fit into the budget of the page; None if there are no pictures."""
     if not comparison.gallery:
         return None
     sigmas = [saved.sigma for row in comparison.gallery for saved in row.arms.values() if saved.sigma]
@@ -250,6 +248,6 @@ def _read_picture(
 
 
 def _list_pictures(saved: SavedPictures) -> Iterator[tuple[str, str]]:
-    """Kind and file of the pictures that an arm has."""
+    """Kind and file of each picture that an arm has."""
     files = {"recon": saved.recon, "draw": saved.draw, "sigma": saved.sigma, "error": saved.error}
     return ((kind, name) for kind, name in files.items() if name)

@@ -1,10 +1,10 @@
 """Plots of training and calibration, as inline SVG that takes its colours and fonts from the page's style sheet.
 
-matplotlib knows no CSS variables, so each colour role is drawn in a stand-in colour that is replaced in the
-SVG: the same plot is legible on light and on dark paper.
+matplotlib knows no CSS variables, so each colour role is drawn in a stand-in colour that is then replaced in the SVG.
+That makes the same plot legible on light and on dark paper.
 
-Plots of training logs show a running mean of what was logged, over optimizer steps; those of calibration whether sigma
-says how large the errors are, and where.
+Plots of training show running means of logged quantities over optimizer steps. Those of calibration show whether sigma
+predicts how large the errors are, and where.
 """
 
 import io
@@ -36,7 +36,7 @@ DASHES: tuple[Any, ...] = (
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 ARM_STYLES = len(MARKERS)
-"""Arms that differ by colour, dash and marker; the next one starts again with the first style."""
+"""How many arms differ by colour, dash and marker; further ones start again with the first style."""
 ROLES = ("ink", "muted", "rule", *(f"arm-{style}" for style in range(ARM_STYLES)))
 STAND_IN = {role: f"#0100{index:02x}" for index, role in enumerate(ROLES)}
 SIZE = (4.8, 3.3)
@@ -67,7 +67,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 MANY = 5
-"""Above this many entries a legend goes below the axes, where it covers nothing."""
+"""A legend with more entries goes below the axes, where it covers nothing."""
 
 
 def svg(name: str, title: str, draw: Any, size: tuple[float, float] = SIZE) -> Markup:
@@ -75,7 +75,7 @@ def svg(name: str, title: str, draw: Any, size: tuple[float, float] = SIZE) -> M
 
     Args:
         name: identifier of the plot on the page: letters, digits and hyphens.
-        title: what it shows, for those who cannot see it.
+        title: what the plot shows, for readers who cannot see it.
         draw: called with the axes.
         size: width and height in inches.
     """
@@ -92,7 +92,7 @@ def svg(name: str, title: str, draw: Any, size: tuple[float, float] = SIZE) -> M
     for role, stand_in in STAND_IN.items():
         text = text.replace(stand_in, f"var(--{role})")
     head = f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {size[0] * 72:g} {size[1] * 72:g}">'
-    # matplotlib escapes the texts that it draws; the titles of arms are the only ones not written here.
+    # matplotlib escapes the texts that it draws, among them the titles of arms, which come from a file.
     return Markup(head + text[text.index(">") + 1 :])
 
 
@@ -112,13 +112,13 @@ def marker(style: int) -> str:
 
 
 def fit_height(entries: int, size: tuple[float, float] = SIZE) -> tuple[float, float]:
-    """A size with room for a legend of `entries` below the axes, if they are many."""
+    """Add room for a legend of `entries` below the axes, if there are many of them."""
     rows = -(-entries // 3) if entries > MANY else 0
     return size[0], size[1] + 0.17 * rows
 
 
 def legend(axes: Any, loc: str = "best") -> None:
-    """A legend on the axes, or below them where it has many entries."""
+    """Draw a legend on the axes, or below them if it has many entries."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > MANY:
         axes.figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=3.0, fontsize=7.5)
@@ -128,7 +128,7 @@ def legend(axes: Any, loc: str = "best") -> None:
 
 RAW_OPACITY = 0.22
 SMOOTHING = 12
-"""A training curve is a running mean over one twelfth of its points."""
+"""A training curve is a running mean over a twelfth of its points."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Curve:
 
     Args:
         title: name in the legend.
-        style: which colour, dash and marker.
+        style: index of its colour, dash and marker.
         steps: `[N]`.
         values: `[N]`, finite.
     """
@@ -149,20 +149,20 @@ class Curve:
 
 
 def extract_curve(log: Sequence[dict[str, Any]], key: str, title: str, style: int) -> Curve | None:
-    """The curve of `key` from a log, or None where no line has a finite value."""
+    """Extract the curve of `key` from a log; None where no line has a finite value."""
     points = [(to_finite(line.get("step")), to_finite(line.get(key))) for line in log]
     kept = np.array([point for point in points if None not in point], dtype=np.float64).reshape(-1, 2)
     return Curve(title, style, kept[:, 0], kept[:, 1]) if len(kept) else None
 
 
 def training_plot(name: str, label: str, unit: str, curves: Sequence[Curve]) -> Markup:
-    """Raw values faint, running means on top, over optimizer steps.
+    """Plot a quantity over optimizer steps: raw values faint, running means on top.
 
     Args:
         name: identifier of the plot on the page.
         label: the quantity.
         unit: of the vertical axis; may be empty.
-        curves: one for each arm; a later one is drawn thinner, so that coinciding ones stay visible.
+        curves: one for each arm; later ones are thinner, so that curves that coincide stay visible.
     """
 
     def draw(axes: Any) -> None:
@@ -178,13 +178,13 @@ def training_plot(name: str, label: str, unit: str, curves: Sequence[Curve]) -> 
 
 
 def seeds_plot(name: str, label: str, unit: str, arms: Sequence[Sequence[Curve]]) -> Markup:
-    """Running means over optimizer steps: single seeds faint, the mean over seeds on top.
+    """Plot running means over optimizer steps: single seeds faint, the mean over seeds on top.
 
     Args:
         name: identifier of the plot on the page.
         label: the quantity.
         unit: of the vertical axis; may be empty.
-        arms: the curves of one arm's seeds, for each arm.
+        arms: for each arm, the curves of its seeds.
     """
 
     def draw(axes: Any) -> None:
@@ -200,7 +200,7 @@ def seeds_plot(name: str, label: str, unit: str, arms: Sequence[Sequence[Curve]]
 
 
 def average_seeds(seeds: Sequence[Curve]) -> Curve:
-    """The mean of curves at the steps that all of them have; the first curve where they share none."""
+    """Average curves at the steps that all of them have; if they share none, return the first curve."""
     steps = seeds[0].steps
     for curve in seeds[1:]:
         steps = np.intersect1d(steps, curve.steps)
@@ -211,7 +211,7 @@ def average_seeds(seeds: Sequence[Curve]) -> Curve:
 
 
 def _sort_steps(curve: Curve) -> Curve:
-    """Steps sorted and unique: a log that was resumed can hold a step twice, the first one counts."""
+    """Sort steps and drop repeated ones but the first: the log of a resumed run can hold a step twice."""
     steps, first = np.unique(curve.steps, return_index=True)
     return Curve(curve.title, curve.style, steps, curve.values[first])
 
@@ -226,14 +226,14 @@ def _draw_strong(axes: Any, curve: Curve, order: int, line: Any) -> None:
 
 
 def _running_mean(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Running mean of steps and values, only where the window is full."""
+    """Running mean of steps and values, where the window is full."""
     window = max(1, len(curve.values) // SMOOTHING)
     weights = np.full(window, 1.0 / window)
     return np.convolve(curve.steps, weights, "valid"), np.convolve(curve.values, weights, "valid")
 
 
 def _limit_axis(axes: Any, values: NDArray[np.float64]) -> None:
-    """Keep a few wild values, mostly of the first steps, from flattening the rest."""
+    """Leave out a few extreme values, mostly of the first steps, that would flatten the rest."""
     low, high = np.quantile(values, [0.01, 0.97])
     margin = 0.08 * (high - low) or 1.0
     axes.set_ylim(max(low - margin, values.min() - margin), min(high + margin, values.max() + margin))
@@ -251,7 +251,7 @@ class Coverage:
 
 
 def reliability_plot(arms: Sequence[tuple[str, int, ReliabilityCurve]]) -> Markup:
-    """Predicted against observed error in bins of rising sigma, both logarithmic, with the diagonal.
+    """Plot observed against predicted error in bins of rising sigma, both logarithmic, with the diagonal.
 
     Args:
         arms: title, style and bins of each.
@@ -281,7 +281,7 @@ def reliability_plot(arms: Sequence[tuple[str, int, ReliabilityCurve]]) -> Marku
 
 
 def coverage_plot(arms: Sequence[Coverage]) -> Markup:
-    """Share of values inside the predicted interval against its nominal share, with the diagonal."""
+    """Plot the share of values inside predicted intervals against the nominal share, with the diagonal."""
 
     def draw(axes: Any) -> None:
         lowest = min([45.0, *(value - 3.0 for arm in arms for value in arm.observed)])
@@ -303,7 +303,7 @@ def coverage_plot(arms: Sequence[Coverage]) -> Markup:
 
 
 def sparsification_plots(arms: Sequence[tuple[str, int, Sparsification]]) -> list[Markup]:
-    """One plot for each arm, on the same axes: the error that is left once the least certain pixels are gone.
+    """One plot for each arm, on equal axes: the error that remains when the least certain pixels are removed.
 
     Args:
         arms: title, style and curves of each.
@@ -328,7 +328,7 @@ def sparsification_plots(arms: Sequence[tuple[str, int, Sparsification]]) -> lis
 
 
 def pit_plots(arms: Sequence[tuple[str, int, list[float | None]]]) -> list[Markup]:
-    """One histogram for each arm, on the same axes: where true values fall in the predicted distribution.
+    """One histogram for each arm, on equal axes: where true values fall in the predicted distribution.
 
     Args:
         arms: title, style and the share of values in each of N equal parts of [0,1].
@@ -357,7 +357,7 @@ def _draw_diagonal(axes: Any, ends: tuple[float, float]) -> None:
 
 
 def _draw_line(axes: Any, x: Sequence[float | None], y: Sequence[float | None], **style: Any) -> None:
-    """A line through the pairs that are finite; nothing if there is none."""
+    """Draw a line through the pairs that are finite; nothing if there are none."""
     pairs = [(to_finite(a), to_finite(b)) for a, b in zip(x, y, strict=False)]
     kept = np.array([pair for pair in pairs if None not in pair], dtype=np.float64).reshape(-1, 2)
     if len(kept):
@@ -365,6 +365,6 @@ def _draw_line(axes: Any, x: Sequence[float | None], y: Sequence[float | None], 
 
 
 def _keep_positive(bins: ReliabilityCurve) -> NDArray[np.float64]:
-    """Predicted and observed values `[2,N]` of the bins that a logarithmic axis can show."""
+    """Keep the bins that a logarithmic axis can show: predicted and observed values, `[2,N]`."""
     pairs = [(p, o) for p, o in zip(bins.predicted, bins.observed, strict=False) if p and o and min(p, o) > 0.0]
     return np.array(pairs, dtype=np.float64).reshape(-1, 2).T
