@@ -18,7 +18,7 @@ import torch
 
 from jeppa.config import DenoiserConfig
 from jeppa.diffusion import Denoiser, make_unet
-from jeppa.lab.bench import _config, seconds
+from jeppa.lab.bench import make_training_run, seconds
 from jeppa.runtime import Runtime, lay_out, prepare
 from jeppa.train import VAEObjective
 from jeppa.train.step import autocast, placed
@@ -108,7 +108,7 @@ def prepare_denoising() -> MakeWork:
 
 def prepare_training() -> MakeWork:
     """Loss and gradients of one batch."""
-    config = _config()
+    config = make_training_run()
     batch = next(iter(VAEObjective(config).batches(0, 1)))
 
     def make_work(runtime: Runtime) -> Work:

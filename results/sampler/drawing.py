@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jeppa.config import DataConfig, DenoiserConfig, DiffusionRun, OptimConfig
 from jeppa.diffusion import SamplerStep, generators_for, guided, initial_noise
-from jeppa.lab.features import load_features
+from jeppa.lab.metrics import load_features
 from jeppa.pipeline import Model, load_model
 from jeppa.train import DiffusionObjective, train, with_classes
 from jeppa.vae import FACTOR

@@ -15,7 +15,7 @@ from torch import Tensor
 from jeppa.data import read_pixels, read_settings, to_pixels, write_png
 from jeppa.diffusion import DDIM, Denoiser, SamplerStep
 from jeppa.errors import CheckpointError, ConfigError
-from jeppa.outputs import LeastUncertain, candidates, generate_files, read_mask
+from jeppa.outputs import LeastUncertain, count_candidates, generate_files, read_mask
 from jeppa.pipeline import Model, SamplerSettings, Uncertainty, at_once, load_model, uncertainty
 
 LEARNED = SamplerSettings(steps=3, variance="learned")
@@ -116,7 +116,7 @@ def test_selection_keeps_the_least_uncertain_whatever_the_order():
 
 @pytest.mark.parametrize(("number", "keep", "drawn"), [(21, 0.35, 60), (3, 0.1, 30), (5, 0.4, 13), (4, 1.0, 4)])
 def test_enough_candidates_are_drawn(number: int, keep: float, drawn: int):
-    assert candidates(number, keep) == drawn
+    assert count_candidates(number, keep) == drawn
 
 
 def test_rejection_keeps_n_files_and_loses_none(model: Model, tmp_path: Path):

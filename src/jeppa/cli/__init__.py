@@ -79,7 +79,7 @@ def run_calibrate(*, model: Path, data: str, out: Path, resolution: int | None =
     """
     from jeppa.data import open_source
     from jeppa.files import make_folder
-    from jeppa.lab.calibrate import calibrate
+    from jeppa.lab.recalibrate import calibrate
     from jeppa.pipeline import load_model
 
     codec = load_model(model).codec
@@ -125,16 +125,16 @@ def run_compare(
         evaluate_at: side of the centred square to measure; whole pictures unless given.
         jobs: runs at a time; one for each core unless given.
     """
-    from jeppa.lab.compare import Comparison, compare
-    from jeppa.lab.compare.run import default_jobs
+    from jeppa.lab.compare import ComparisonSettings, compare
+    from jeppa.lab.compare.run import count_cores
 
     values = {
         "data": data, "arms": _listed(arms), "seeds": _listed(seeds), "steps": steps, "preset": preset,
         "resolution": resolution, "batch_size": batch_size, "images": images, "evaluate_at": evaluate_at,
     }  # fmt: skip
-    comparison = parse(Comparison, values, "flags")
+    comparison = parse(ComparisonSettings, values, "flags")
     command = f"jeppa compare {' '.join(sys.argv[2:])}" if sys.argv[1:2] == ["compare"] else ""
-    say(f"report: {compare(comparison, out, console, jobs or default_jobs(), command)}")
+    say(f"report: {compare(comparison, out, console, jobs or count_cores(), command)}")
 
 
 def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,growth", alternations: int = 5) -> None:

@@ -159,6 +159,11 @@ def colour_map(levels: Levels, full_scale: float = SIGMA_SCALE) -> Pixels:
     return np.asarray(shown[..., :3], np.uint8)
 
 
+def describe_scale(full_scale: float = SIGMA_SCALE) -> str:
+    """The range of `colour_map` in words, wherever a map is shown or written."""
+    return f"black 0 to pale yellow {full_scale:g} 8-bit levels"
+
+
 def reconstruction_rows(x: Tensor, mean: Tensor, logvar: Tensor) -> list[list[Tensor | Pixels]]:
     """Rows for a sheet, from batches `[B,3,H,W]`: originals, reconstructions, sigma maps."""
     sigma: list[Tensor | Pixels] = [colour_map(sigma_levels(one)) for one in logvar]

@@ -9,9 +9,9 @@ import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 import jeppa.lab.report
+from jeppa.lab.contract import Comparison
 from jeppa.lab.report import plots
-from jeppa.lab.report.compare_tables import STYLED, entries
-from jeppa.lab.report.contract import Comparison
+from jeppa.lab.report.compare_tables import STYLED, list_entries
 
 CSS = Path(jeppa.lab.report.__file__).with_name("report.css")
 # Machado, Oliveira and Fernandes 2009: no red, no green cones; linear RGB.
@@ -24,7 +24,7 @@ COLOUR_BLIND = (
 @pytest.mark.parametrize("names", [STYLED, STYLED[::-1], (*STYLED[:4], "a", "b", "c", "d", "e")])
 def test_nine_arms_have_nine_styles(names):
     """Red when an unknown arm takes the style of a known one, or a dash or a marker is used twice."""
-    arms = entries(Comparison.model_validate({"arms": [{"arm": name, "title": name} for name in names]}))
+    arms = list_entries(Comparison.model_validate({"arms": [{"arm": name, "title": name} for name in names]}))
     assert sorted(entry.style for entry in arms) == list(range(9))
     assert len({str(plots.dash(entry.style)) for entry in arms}) == 9
     assert len({plots.marker(entry.style) for entry in arms}) == 9
