@@ -22,11 +22,20 @@ from torch import Tensor
 
 from jeppa.data import open_source, read_pixels, read_pixels_limited, to_x, write_png
 from jeppa.data.decode import Pixels
-from jeppa.data.images import SETTINGS_KEY, SIGMA_SCALE, Levels, colour_map, contact_sheet, fit, sigma_levels, to_pixels
+from jeppa.data.images import (
+    SETTINGS_KEY,
+    SIGMA_SCALE,
+    Levels,
+    colour_map,
+    contact_sheet,
+    fit_square,
+    sigma_levels,
+    to_pixels,
+)
 from jeppa.diffusion import SamplerStep
 from jeppa.errors import ConfigError, DataError
 from jeppa.files import make_folder
-from jeppa.pipeline import DDIMSettings, Method, Model, SamplerSettings, at_once, between, even_shares
+from jeppa.pipeline import DDIMSettings, Method, Model, SamplerSettings, batch_size_for, between, even_shares
 from jeppa.pipeline.model import preview
 
 SHEET_COLUMNS = 8
@@ -56,7 +65,7 @@ def write_sheet(rows: Sequence[Sequence[Tensor | Pixels]], path: Path, settings:
 def reduced(square: Tensor | Pixels) -> Pixels:
     """A square as pixels, scaled down to `SHEET_SIDE` if it is larger."""
     pixels = to_pixels(square) if isinstance(square, Tensor) else square
-    return pixels if len(pixels) <= SHEET_SIDE else fit(pixels, SHEET_SIDE)
+    return pixels if len(pixels) <= SHEET_SIDE else fit_square(pixels, SHEET_SIDE)
 
 
 def write_animation(frames: Sequence[Pixels], path: Path, settings: MadeBy) -> None:
@@ -209,7 +218,7 @@ def _read_ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[
     """Both pictures as x of one size: the one asked for, else that of the denoiser's training."""
     alone = model.denoiser is None and settings.resolution is None
     side = model.side(VAE_SIDE if alone else settings.resolution)
-    first, second = (to_x(fit(read_pixels_limited(path), side)) for path in (a, b))
+    first, second = (to_x(fit_square(read_pixels_limited(path), side)) for path in (a, b))
     return first, second
 
 
@@ -288,7 +297,7 @@ def generate_files(
     region = None if mask is None else read_mask(mask)
     about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "model": model.path}
     watch = partial(_write_step, model, out / STEPS, made_by(**about, seed=seed)) if previews else None
-    first = at_once(model.side(settings.resolution))
+    first = batch_size_for(model.side(settings.resolution))
     drawn = model.generate(seeds[:first], settings, region, watch)
     if len(seeds) > first:
         drawn = chain(drawn, model.generate(seeds[first:], settings, region))

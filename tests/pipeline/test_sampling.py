@@ -16,7 +16,7 @@ from jeppa.data import read_pixels, read_settings, to_pixels, write_png
 from jeppa.diffusion import DDIM, Denoiser, SamplerStep
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.outputs import LeastUncertain, candidates, generate_files, read_mask
-from jeppa.pipeline import Model, SamplerSettings, Uncertainty, at_once, load_model, uncertainty
+from jeppa.pipeline import Model, SamplerSettings, Uncertainty, batch_size_for, load_model, uncertainty
 
 LEARNED = SamplerSettings(steps=3, variance="learned")
 
@@ -198,7 +198,7 @@ def test_read_pixels_of_the_sheet_are_those_of_the_files(model: Model, tmp_path:
 @pytest.mark.parametrize(("side", "count"), [(32, 16), (512, 16), (1024, 4), (2048, 1), (8192, 1)])
 def test_so_many_are_made_at_once_that_they_have_the_pixels_of_sixteen_of_512(side: int, count: int):
     """Red when the number stays 16: decoded, sixteen pictures of 8192 pixels take 24 GiB."""
-    assert at_once(side) == count
+    assert batch_size_for(side) == count
 
 
 @torch.no_grad()

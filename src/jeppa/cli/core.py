@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
-from jeppa.cli.flags import Speed, console, flags_of, given, merged, opened, say, say_skipped
+from jeppa.cli.flags import Speed, console, flags_of, merge, nest_flags, open_model, say, say_skipped
 from jeppa.config import DDIMSettings, DiffusionRun, SamplerSettings, Settings, VAERun, parse
 from jeppa.files import read_yaml
 
@@ -40,7 +40,7 @@ def reconstruct(
     """
     from jeppa.outputs import reconstruct_files
 
-    for name in reconstruct_files(opened(model, precision), input, out, temperature, seed):
+    for name in reconstruct_files(open_model(model, precision), input, out, temperature, seed):
         say(name)
 
 
@@ -72,8 +72,8 @@ def generate(
     """
     from jeppa.outputs import generate_files
 
-    settings = parse(SamplerSettings, given(flags, SamplerSettings), "flags")
-    say(str(generate_files(opened(model, precision), out, number, seed, settings, keep, mask, previews)))
+    settings = parse(SamplerSettings, nest_flags(flags, SamplerSettings), "flags")
+    say(str(generate_files(open_model(model, precision), out, number, seed, settings, keep, mask, previews)))
 
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def interpolate(
     """
     from jeppa.outputs import interpolate_files
 
-    settings = parse(DDIMSettings, given(flags, DDIMSettings), "flags")
-    say(str(interpolate_files(opened(model, precision), a, b, out, frames, method, settings)))
+    settings = parse(DDIMSettings, nest_flags(flags, DDIMSettings), "flags")
+    say(str(interpolate_files(open_model(model, precision), a, b, out, frames, method, settings)))
 
 
 def mix(
@@ -140,8 +140,8 @@ def mix(
     """
     from jeppa.outputs import mix_files
 
-    settings = parse(DDIMSettings, given(flags, DDIMSettings), "flags")
-    say(str(mix_files(opened(model, precision), a, b, out, share, [method] if method else [], settings)))
+    settings = parse(DDIMSettings, nest_flags(flags, DDIMSettings), "flags")
+    say(str(mix_files(open_model(model, precision), a, b, out, share, [method] if method else [], settings)))
 
 
 # As in `jeppa.train.run_folder`, which would import torch.
@@ -228,7 +228,7 @@ def _values(model: type[Settings], flags: Any, config: Path | None, out: Path, r
     saved = out / "config.yaml"
     source = config or (saved if resume and saved.is_file() else None)
     base = {} if source is None else read_yaml(source)
-    over = given(flags, model)
+    over = nest_flags(flags, model)
     if "preset" in over:
         base.pop("model", None)
-    return merged(base, over)
+    return merge(base, over)

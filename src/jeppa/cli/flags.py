@@ -45,7 +45,7 @@ def flags_of(name: str, model: type[Settings], leave_out: frozenset[str] = froze
     return flags
 
 
-def given(flags: Any, model: type[Settings]) -> Values:
+def nest_flags(flags: Any, model: type[Settings]) -> Values:
     """The flags that were given, nested as `model` is."""
     values = {} if flags is None else {k: v for k, v in vars(flags).items() if v is not None}
     nested: Values = {}
@@ -59,12 +59,12 @@ def given(flags: Any, model: type[Settings]) -> Values:
     return nested
 
 
-def merged(base: Values, over: Values) -> Values:
+def merge(base: Values, over: Values) -> Values:
     """`base` with the entries of `over` on top, mapping by mapping."""
     result = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
+        result[key] = merge(result[key], value) if both else value
     return result
 
 
@@ -106,7 +106,7 @@ def complain(error: BaseException, code: int) -> int:
 Speed = Literal["auto", "exact"]
 
 
-def opened(path: Path, precision: Speed) -> "Model":
+def open_model(path: Path, precision: Speed) -> "Model":
     """The model of that folder or shipped name, as fast as `precision` allows on this machine, on its GPU if any."""
     import torch
 

@@ -1,6 +1,6 @@
 """The net that predicts v, eps or x0 from a noised latent, and the variance of its own error.
 
-A stock diffusers UNet2DModel, with or without classes, and a variance head beside it. `guided` turns them into the
+A stock diffusers UNet2DModel, with or without classes, and a variance head beside it. `make_denoise` turns them into the
 `denoise(zt, t)` callable that the loss and the sampler take. Class-free operation has a label of its own, the null
 label, one past the last class.
 
@@ -227,7 +227,7 @@ def null_label(unet: UNet2DModel) -> int:
     return embeddings - 1
 
 
-def guided(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1.0) -> Denoise:
+def make_denoise(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1.0) -> Denoise:
     """The `denoise(zt, t)` callable of a net, for given labels and classifier-free guidance.
 
     The mean is null + guidance * (cond - null): guidance 1 is the conditional prediction (one evaluation of the

@@ -99,7 +99,7 @@ def timesteps(train_steps: int, steps: int, spacing: Timesteps = "trailing") -> 
     if not 1 <= steps <= train_steps:
         raise ConfigError(f"steps is {steps}, but the schedule has {train_steps} timesteps: choose 1 to {train_steps}")
     if not isinstance(spacing, str):
-        return _checked(spacing, steps, train_steps)
+        return _check_visited(spacing, steps, train_steps)
     if spacing == "trailing":
         ends = np.arange(train_steps, 0, -train_steps / steps)[:steps]
         visited = np.round(ends) - 1
@@ -112,7 +112,7 @@ def timesteps(train_steps: int, steps: int, spacing: Timesteps = "trailing") -> 
     return [int(t) for t in visited]
 
 
-def _checked(visited: Sequence[int], steps: int, train_steps: int) -> list[int]:
+def _check_visited(visited: Sequence[int], steps: int, train_steps: int) -> list[int]:
     within = len(visited) == steps and all(0 <= t < train_steps for t in visited)
     if not within or any(after >= before for before, after in pairwise(visited)):
         raise ConfigError(

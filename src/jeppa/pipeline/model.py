@@ -40,9 +40,9 @@ from jeppa.diffusion import (
     Prediction,
     SamplerStep,
     generators_for,
-    guided,
     initial_noise,
     invert_ddim,
+    make_denoise,
     sample_ddim,
 )
 from jeppa.distributions import DiagonalGaussian
@@ -56,12 +56,12 @@ PIXELS = BATCH * 512**2
 """Of a batch: decoded, with their log-variance, pictures of so many pixels take 96 MiB."""
 
 
-def at_once(side: int) -> int:
+def batch_size_for(side: int) -> int:
     """How many pictures of this many pixels a side are made at once: 16 up to 512, one from 2048 on."""
     return max(1, min(BATCH, PIXELS // side**2))
 
 
-def told_plainly(denoise: Denoise) -> Denoise:
+def explain_lack_of_memory(denoise: Denoise) -> Denoise:
     """`denoise`, with a lack of memory told in one line.
 
     Raises:
@@ -321,7 +321,7 @@ class Model:
         mask: Tensor | None,
         watch: Callable[[SamplerStep], None] | None,
     ) -> Iterator[Sample]:
-        count = at_once(self.side(settings.resolution))
+        count = batch_size_for(self.side(settings.resolution))
         for start in range(0, len(seeds), count):
             batch = seeds[start : start + count]
             running = Uncertainty()
@@ -343,11 +343,11 @@ class Model:
     def _denoise(self, label: str | None, count: int, guidance: float = 1.0) -> Denoise:
         denoiser = self._denoiser()
         if label is None:
-            return told_plainly(guided(denoiser, None, guidance))
+            return explain_lack_of_memory(make_denoise(denoiser, None, guidance))
         if label not in self.labels:
             known = f"choose one of {', '.join(self.labels)}" if self.labels else "leave --label out"
             raise ConfigError(f"label is {label!r}, which {self.path} does not know: {known}")
-        return told_plainly(guided(denoiser, torch.full((count,), self.labels.index(label)), guidance))
+        return explain_lack_of_memory(make_denoise(denoiser, torch.full((count,), self.labels.index(label)), guidance))
 
     def _temperature(self, settings: SamplerSettings, mask: Tensor | None) -> float | Tensor:
         """Of the sampler: 0 without a learned variance; with a mask, one for each place, `[1,1,h,w]`."""
