@@ -77,7 +77,7 @@ def write_animation(frames: Sequence[Pixels], path: Path, settings: MadeBy) -> N
 
 
 def reconstruct_files(
-    model: Model, input_path: Path, out: Path, temperature: float = 0.0, seed: int = 0
+    model: Model, input_path: Path, out: Path, temperature: float = 0.0, seed: int = 0, texture: float = 0.0
 ) -> Iterator[str]:
     """Write reconstruction and sigma map of one image file, or of all in a folder or zip; yields a line for each.
 
@@ -86,14 +86,16 @@ def reconstruct_files(
         input_path: image file, folder or zip.
         out: folder to write.
         temperature: above 0, `.draw.png` is the reconstruction with a residual of this size drawn.
-        seed: of the drawn residual, the same for every picture.
+        seed: of the drawn residual and of the texture, the same for every picture.
+        texture: above 0, `.texture.png` is the reconstruction with texture of at most this many sigma.
 
     Raises:
-        ConfigError: a negative temperature.
+        ConfigError: a negative temperature or texture, or a texture from a VAE without a texture head.
         DataError: no image, or none that can be read.
     """
     if not 0.0 <= temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
+    model.check_texture(texture)
     pictures = _pictures(input_path)
     make_folder(out)
     for name, pixels in pictures:
@@ -108,6 +110,10 @@ def reconstruct_files(
             drawn = model.draw(to_x(pixels)[None], temperature, seed)[0]
             about = {"model": str(model.path), "temperature": str(temperature), "seed": str(seed)}
             write_png(drawn, target.with_name(target.name + ".draw.png"), about)
+        if texture > 0.0:
+            textured = model.reconstruct_with_texture(to_x(pixels)[None], texture, seed)[0]
+            about = {"model": str(model.path), "texture": str(texture), "seed": str(seed)}
+            write_png(textured, target.with_name(target.name + ".texture.png"), about)
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         yield f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 
@@ -273,6 +279,7 @@ def generate_files(
     keep: float = 1.0,
     mask: Path | None = None,
     previews: bool = False,
+    texture: float = 0.0,
 ) -> Path:
     """Write `number` PNGs with their settings and uncertainty, and `sheet.png` of the first 64; returns the sheet.
 
@@ -286,6 +293,7 @@ def generate_files(
             then shows the least uncertain first.
         mask: picture of the size of the samples; see `read_mask`.
         previews: whether to write `out/steps/step-NN.png`, the first samples as they form.
+        texture: how many sigma a pixel may leave the mean by; 0 gives the mean.
 
     Raises:
         ConfigError: a setting is out of range or does not fit the model; nothing is written then.
@@ -295,12 +303,12 @@ def generate_files(
     if keep < 1.0:
         model.check_variance("--keep")
     region = None if mask is None else read_mask(mask)
-    about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "model": model.path}
+    about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "texture": texture, "model": model.path}
     watch = partial(_write_step, model, out / STEPS, made_by(**about, seed=seed)) if previews else None
     first = batch_size_for(model.side(settings.resolution))
-    drawn = model.generate(seeds[:first], settings, region, watch)
+    drawn = model.generate(seeds[:first], settings, region, watch, texture)
     if len(seeds) > first:
-        drawn = chain(drawn, model.generate(seeds[first:], settings, region))
+        drawn = chain(drawn, model.generate(seeds[first:], settings, region, texture=texture))
     make_folder(out)
     chosen = LeastUncertain(number)
     for sample in drawn:

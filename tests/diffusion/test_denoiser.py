@@ -105,6 +105,15 @@ def test_guidance_one_evaluates_the_net_once_and_others_in_one_batch(conditional
     assert batches == [2, 4]
 
 
+def test_one_label_stands_for_a_whole_batch(conditional) -> None:
+    """Red when the label goes to the first sample alone."""
+    zt, t = latents()
+    for guidance in (1.0, 2.0):
+        one, each = torch.tensor([1]), torch.tensor([1, 1])
+        expected = make_denoise(conditional, each, guidance)(zt, t).mean
+        assert torch.equal(make_denoise(conditional, one, guidance)(zt, t).mean, expected)
+
+
 def test_gradients_flow_to_the_net(unconditional) -> None:
     """The same callable trains. Red when `make_denoise` runs without gradients."""
     zt, t = latents()

@@ -49,6 +49,16 @@ def test_a_picture_does_not_depend_on_its_batch(model: Model):
         assert alone.uncertainty == pytest.approx(together.uncertainty, abs=1e-6)
 
 
+def test_the_texture_of_a_picture_does_not_depend_on_its_batch(texture_folder: Path):
+    """Red when texture noise is drawn for the batch and not for each seed, or depends on what the sampler drew."""
+    model = load_model(texture_folder)
+    for together in model.generate(range(3, 6), LEARNED, texture=1.5):
+        (alone,) = model.generate([together.seed], LEARNED, texture=1.5)
+        torch.testing.assert_close(alone.x, together.x, atol=1e-4, rtol=0.0)
+        (mean,) = model.generate([together.seed], LEARNED)
+        assert (alone.x - mean.x).abs().max() > 0.01
+
+
 def test_the_learned_variance_changes_samples_and_temperature_0_is_plain_ddim(model: Model):
     plain = last(model.sample([0, 1], SamplerSettings(steps=3, variance="none")))
     cold = last(model.sample([0, 1], LEARNED.model_copy(update={"temperature": 0.0})))

@@ -2,8 +2,8 @@
 
 Exit codes: 0 done, 2 bad usage or input (one line), 1 a failure of ours, 130 or 143 after a signal.
 
-The commands that measure stand here, those that train models and make pictures in `jeppa.cli.core`. Every command
-imports what it needs when it runs: `jeppa --help` must not wait for torch.
+The commands that measure are in this file; those that train models and make pictures are in `jeppa.cli.core`. Each
+command imports what it needs when it runs, so that `jeppa --help` does not wait for torch.
 """
 
 import os

@@ -263,12 +263,21 @@ def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
     """One CPU generator for each seed.
 
     Raises:
-        ConfigError: if a seed is not in 0 to 2^32 - 1.
+        ConfigError: as `check_seeds`.
+    """
+    check_seeds(seeds)
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse a seed outside 0 to 2^32 - 1.
+
+    Raises:
+        ConfigError: there is one.
     """
     for seed in seeds:
         if not 0 <= seed < SEED_LIMIT:
             raise ConfigError(f"seed is {seed}, but must lie in 0 to {SEED_LIMIT - 1}: choose another")
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def initial_noise(shape_of_one: Sequence[int], generators: list[torch.Generator]) -> Tensor:

@@ -96,8 +96,7 @@ def timesteps(train_steps: int, steps: int, spacing: Timesteps = "trailing") -> 
 
     Source: Lin et al., arXiv 2305.08891, Table 2.
     """
-    if not 1 <= steps <= train_steps:
-        raise ConfigError(f"steps is {steps}, but the schedule has {train_steps} timesteps: choose 1 to {train_steps}")
+    check_steps(train_steps, steps)
     if not isinstance(spacing, str):
         return _check_visited(spacing, steps, train_steps)
     if spacing == "trailing":
@@ -110,6 +109,16 @@ def timesteps(train_steps: int, steps: int, spacing: Timesteps = "trailing") -> 
     else:
         raise ConfigError(f"spacing is {spacing!r}, but must be one of {', '.join(get_args(Spacing))}")
     return [int(t) for t in visited]
+
+
+def check_steps(train_steps: int, steps: int) -> None:
+    """Refuse a number of steps that a schedule of `train_steps` timesteps does not have.
+
+    Raises:
+        ConfigError: it is below 1 or above `train_steps`.
+    """
+    if not 1 <= steps <= train_steps:
+        raise ConfigError(f"steps is {steps}, but the schedule has {train_steps} timesteps: choose 1 to {train_steps}")
 
 
 def _check_visited(visited: Sequence[int], steps: int, train_steps: int) -> list[int]:
