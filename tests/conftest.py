@@ -73,3 +73,22 @@ def diffusion_folder(vae_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), config, run):
         pass
     return run
+
+
+@pytest.fixture(scope="session")
+def texture_folder(diffusion_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The denoiser of `diffusion_folder`, exported with a VAE that has a texture head of random weights."""
+    from jeppa.config import TextureConfig, load_run
+    from jeppa.diffusion import save_denoiser
+    from jeppa.pipeline import about_denoiser, load_model
+
+    model = load_model(diffusion_folder)
+    folder = tmp_path_factory.mktemp("texture")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = model.codec.vae.add_texture_head(TextureConfig(channels=8, blocks=1))
+        torch.nn.init.normal_(head.out.weight, std=0.5)
+    model.codec.save(folder)
+    about = about_denoiser(load_run(diffusion_folder / "config.yaml"), 4, model.labels)
+    save_denoiser(model.denoiser, model.schedule, about, folder)
+    return folder

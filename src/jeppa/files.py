@@ -72,7 +72,7 @@ def parse_json(content: bytes, origin: str) -> dict[str, Any]:
     if len(content) > MAX_JSON_BYTES:
         raise CheckpointError(f"{origin}: more than {MAX_JSON_BYTES:,} bytes of JSON; this is no file of jeppa")
     try:
-        values = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        values = json.loads(content.decode(), object_pairs_hook=_refuse_repeated_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(f"{origin}: not valid JSON ({reason}); restore the file") from None
@@ -81,7 +81,7 @@ def parse_json(content: bytes, origin: str) -> dict[str, Any]:
     return values
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -89,7 +89,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
@@ -171,7 +171,7 @@ class _UniqueKeys(yaml.SafeLoader):
     """PyYAML's SafeLoader, but a key given twice is an error."""
 
 
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Hashable, Any]:
+def _construct_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
@@ -181,7 +181,7 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Hashable, Any]
     return loader.construct_mapping(node, deep=True)
 
 
-_UniqueKeys.add_constructor("tag:yaml.org,2002:map", _mapping)
+_UniqueKeys.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
 _shown = reprlib.Repr()
 _shown.maxstring = _shown.maxother = _shown.maxlong = MAX_SHOWN
 

@@ -29,14 +29,14 @@ from jeppa.data.images import (
     colour_map,
     contact_sheet,
     describe_scale,
-    fit,
+    fit_square,
     sigma_levels,
     to_pixels,
 )
 from jeppa.diffusion import SamplerStep
 from jeppa.errors import ConfigError, DataError
 from jeppa.files import make_folder
-from jeppa.pipeline import DDIMSettings, Method, Model, SamplerSettings, at_once, between, even_shares
+from jeppa.pipeline import DDIMSettings, Method, Model, SamplerSettings, batch_size_for, between, even_shares
 from jeppa.pipeline.model import preview
 
 SHEET_COLUMNS = 8
@@ -66,7 +66,7 @@ def write_sheet(rows: Sequence[Sequence[Tensor | Pixels]], path: Path, settings:
 def shrink(square: Tensor | Pixels) -> Pixels:
     """Convert a square to pixels and scale it down to `SHEET_SIDE` if it is larger."""
     pixels = to_pixels(square) if isinstance(square, Tensor) else square
-    return pixels if len(pixels) <= SHEET_SIDE else fit(pixels, SHEET_SIDE)
+    return pixels if len(pixels) <= SHEET_SIDE else fit_square(pixels, SHEET_SIDE)
 
 
 def write_animation(frames: Sequence[Pixels], path: Path, settings: MadeBy) -> None:
@@ -78,7 +78,7 @@ def write_animation(frames: Sequence[Pixels], path: Path, settings: MadeBy) -> N
 
 
 def reconstruct_files(
-    model: Model, input_path: Path, out: Path, temperature: float = 0.0, seed: int = 0
+    model: Model, input_path: Path, out: Path, temperature: float = 0.0, seed: int = 0, texture: float = 0.0
 ) -> Iterator[str]:
     """Write reconstruction and sigma map of one image file, or of all in a folder or zip; yields a line for each.
 
@@ -87,14 +87,16 @@ def reconstruct_files(
         input_path: image file, folder or zip.
         out: folder to write.
         temperature: if above 0, `.draw.png` is written too: the reconstruction plus a drawn residual of this size.
-        seed: of the residual; the same for every picture.
+        seed: of the residual and of the texture; the same for every picture.
+        texture: if above 0, `.texture.png` is written too: the reconstruction with texture of at most this many sigma.
 
     Raises:
-        ConfigError: the temperature is negative or not finite.
+        ConfigError: the temperature or the texture is negative or not finite, or the VAE has no texture head.
         DataError: there is no image, or one cannot be read.
     """
     if not 0.0 <= temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
+    model.check_texture(texture)
     pictures = _open_pictures(input_path)
     make_folder(out)
     for name, pixels in pictures:
@@ -108,6 +110,10 @@ def reconstruct_files(
             drawn = model.draw(to_x(pixels)[None], temperature, seed)[0]
             about = {"model": str(model.path), "temperature": str(temperature), "seed": str(seed)}
             write_png(drawn, target.with_name(target.name + ".draw.png"), about)
+        if texture > 0.0:
+            textured = model.reconstruct_with_texture(to_x(pixels)[None], texture, seed)[0]
+            about = {"model": str(model.path), "texture": str(texture), "seed": str(seed)}
+            write_png(textured, target.with_name(target.name + ".texture.png"), about)
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         yield f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 
@@ -220,7 +226,7 @@ def _read_ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[
     """Read both pictures as x of one size: the requested one, or else that which the denoiser was trained at."""
     alone = model.denoiser is None and settings.resolution is None
     side = model.side(VAE_SIDE if alone else settings.resolution)
-    first, second = (to_x(fit(read_pixels_limited(path), side)) for path in (a, b))
+    first, second = (to_x(fit_square(read_pixels_limited(path), side)) for path in (a, b))
     return first, second
 
 
@@ -277,6 +283,7 @@ def generate_files(
     keep: float = 1.0,
     mask: Path | None = None,
     previews: bool = False,
+    texture: float = 0.0,
 ) -> Path:
     """Write `number` PNGs with their settings and uncertainty, and `sheet.png` with the first 64; returns its path.
 
@@ -290,6 +297,7 @@ def generate_files(
             `out/rejected`. The sheet then shows the least uncertain first.
         mask: picture of the size of the samples, read by `read_mask`.
         previews: whether to write `out/steps/step-NN.png`, which show the first samples as they form.
+        texture: how many sigma a pixel may leave the mean by; 0 gives the mean.
 
     Raises:
         ConfigError: a setting is out of range or does not fit the model; nothing is written then.
@@ -299,12 +307,12 @@ def generate_files(
     if keep < 1.0:
         model.check_variance("--keep")
     region = None if mask is None else read_mask(mask)
-    about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "model": model.path}
+    about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "texture": texture, "model": model.path}
     watch = partial(_write_preview, model, out / STEPS, encode_settings(**about, seed=seed)) if previews else None
-    first = at_once(model.side(settings.resolution))
-    drawn = model.generate(seeds[:first], settings, region, watch)
+    first = batch_size_for(model.side(settings.resolution))
+    drawn = model.generate(seeds[:first], settings, region, watch, texture)
     if len(seeds) > first:
-        drawn = chain(drawn, model.generate(seeds[first:], settings, region))
+        drawn = chain(drawn, model.generate(seeds[first:], settings, region, texture=texture))
     make_folder(out)
     chosen = LeastUncertain(number)
     for sample in drawn:

@@ -13,10 +13,10 @@ PLAIN_LINE_SECONDS = 10.0
 
 def follow(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:
     """Run a training loop to its end, showing how far it is; returns its last record."""
-    return _bar(title, records, console) if console.is_terminal else _lines(title, records, console)
+    return _show_bar(title, records, console) if console.is_terminal else _print_lines(title, records, console)
 
 
-def _bar(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:
+def _show_bar(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
@@ -33,7 +33,7 @@ def _bar(title: str, records: Iterator[StepRecord], console: Console) -> StepRec
     return record
 
 
-def _lines(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:
+def _print_lines(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:
     record, spoken = None, time.monotonic()
     for record in records:
         last = record.step == record.total

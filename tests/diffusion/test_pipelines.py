@@ -26,7 +26,15 @@ from diffusers import (
 from torch import Tensor
 
 import jeppa
-from jeppa.diffusion import DDIM, Denoiser, HeteroscedasticDDIMScheduler, VarianceUNet, guided, make_unet, sample_ddim
+from jeppa.diffusion import (
+    DDIM,
+    Denoiser,
+    HeteroscedasticDDIMScheduler,
+    VarianceUNet,
+    make_denoise,
+    make_unet,
+    sample_ddim,
+)
 from jeppa.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -267,9 +275,9 @@ def test_learned_variance_of_our_denoiser_reaches_a_stock_pipeline(kind, patch: 
     z_t = torch.randn((1, 3, 8, 8), generator=torch.Generator().manual_seed(1))
     torch.manual_seed(2)
     settings = DDIM(15, temperature=1.0)
-    *_, last = sample_ddim(guided(net), z_t, scheduler, settings, [torch.default_generator])
+    *_, last = sample_ddim(make_denoise(net), z_t, scheduler, settings, [torch.default_generator])
     torch.testing.assert_close(pipe.vqvae.seen * pipe.vqvae.config.scaling_factor, last.zt, atol=1e-5, rtol=0.0)
-    *_, plain = sample_ddim(guided(net), z_t, scheduler, DDIM(15))
+    *_, plain = sample_ddim(make_denoise(net), z_t, scheduler, DDIM(15))
     assert (last.zt - plain.zt).abs().max() > 0.01
 
 
@@ -286,7 +294,7 @@ def test_wrapper_answers_with_prediction_and_log_variance_of_the_labels_guided()
     """At a size that the net does not halve. Red when labels or guidance are not passed on, or the halves exchanged."""
     net, zt = denoiser("v_prediction", num_classes=4), drawn((2, 3, 7, 9), 1)
     labels = torch.tensor([1, 3])
-    expected = guided(net, labels, 2.0)(zt, torch.tensor([500, 500]))
+    expected = make_denoise(net, labels, 2.0)(zt, torch.tensor([500, 500]))
     for unet, given in ((VarianceUNet(net, labels, 2.0), None), (VarianceUNet(net, guidance=2.0), labels)):
         both = unet(zt, torch.tensor(500), class_labels=given).sample
         assert torch.equal(both, torch.cat([expected.mean, expected.logvar], 1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jeppa.config import PRESETS, Likelihood
 from jeppa.data import open_source, to_x
-from jeppa.data.images import fit
+from jeppa.data.images import fit_square
 from jeppa.distributions import BandGaussian, DiagonalGaussian
 from jeppa.errors import ConfigError, DataError
 from jeppa.pipeline import load_model
@@ -184,7 +184,7 @@ def test_seams_have_the_gradients_of_the_inside(vae_folder: Path):
     """
     model = load_model(vae_folder).codec.vae
     photo = next(ref for ref in open_source("builtin:photos", "heldout").refs if "chelsea" in ref.name)
-    x = to_x(fit(photo.read_pixels(), 384))[None]
+    x = to_x(fit_square(photo.read_pixels(), 384))[None]
     model.disable_tiling()
     whole = model.reconstruct(x).mean
     model.enable_tiling(240)

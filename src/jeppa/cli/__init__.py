@@ -2,8 +2,8 @@
 
 Exit codes: 0 done, 2 bad usage or input (one line), 1 a failure of ours, 130 or 143 after a signal.
 
-The commands that measure stand here, those that train models and make pictures in `jeppa.cli.core`. Every command
-imports what it needs when it runs: `jeppa --help` must not wait for torch.
+The commands that measure are in this file; those that train models and make pictures are in `jeppa.cli.core`. Each
+command imports what it needs when it runs, so that `jeppa --help` does not wait for torch.
 """
 
 import os
@@ -129,7 +129,7 @@ def run_compare(
     from jeppa.lab.compare.run import count_cores
 
     values = {
-        "data": data, "arms": _listed(arms), "seeds": _listed(seeds), "steps": steps, "preset": preset,
+        "data": data, "arms": _split_list(arms), "seeds": _split_list(seeds), "steps": steps, "preset": preset,
         "resolution": resolution, "batch_size": batch_size, "images": images, "evaluate_at": evaluate_at,
     }  # fmt: skip
     comparison = parse(ComparisonSettings, values, "flags")
@@ -149,12 +149,12 @@ def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,g
 
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     command = f"{f'ONEDNN_MAX_CPU_ISA={limit} ' if limit else ''}jeppa {' '.join(sys.argv[1:])}"
-    for row in run_benches(_listed(only), alternations, out, command):
+    for row in run_benches(_split_list(only), alternations, out, command):
         say(f"{row.name}: {row.ratio:.3g} [{row.ratio_min:.3g}, {row.ratio_max:.3g}]  {row.note}")
     say(f"table: {out.with_suffix('.md')}")
 
 
-def _listed(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     """The entries of a comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()]
 

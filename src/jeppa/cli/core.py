@@ -6,14 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import cyclopts
 from cyclopts import Parameter
 
-from jeppa.cli.flags import Speed, console, flags_of, given, merged, opened, say, say_skipped
-from jeppa.config import DDIMSettings, DiffusionRun, SamplerSettings, Settings, VAERun, parse
+from jeppa.cli.flags import Speed, console, flags_of, merge, nest_flags, open_model, parse_flags, say, say_skipped
+from jeppa.config import DDIMSettings, DiffusionRun, SamplerSettings, Settings, TextureRun, VAERun, parse
 from jeppa.files import read_yaml
 
+Flat = Parameter(name="*")
 if TYPE_CHECKING:
+    DiffusionFlags = Any
+    MorphFlags = Any
     SamplerFlags = Any
+    TextureFlags = Any
+    VAEFlags = Any
 else:
+    DiffusionFlags = flags_of("DiffusionFlags", DiffusionRun, leave_out=frozenset({"kind", "vae", "model"}))
+    MorphFlags = flags_of("MorphFlags", DDIMSettings)
     SamplerFlags = flags_of("SamplerFlags", SamplerSettings)
+    TextureFlags = flags_of("TextureFlags", TextureRun, leave_out=frozenset({"kind", "vae", "model"}))
+    VAEFlags = flags_of("VAEFlags", VAERun, leave_out=frozenset({"kind", "model"}))
 
 
 def reconstruct(
@@ -22,26 +31,29 @@ def reconstruct(
     input: Path,
     out: Path,
     temperature: float = 0.0,
+    texture: float = 0.0,
     seed: int = 0,
     precision: Speed = "auto",
 ) -> None:
     """Reconstruct pictures and draw their sigma maps.
 
-    Writes NAME.recon.png, NAME.sigma.png and NAME.sigma.npy (float32 [H,W], 8-bit levels) for each picture, and
-    NAME.draw.png, the reconstruction with a drawn residual, if the temperature is above 0.
+    Writes NAME.recon.png, NAME.sigma.png and NAME.sigma.npy (float32 [H,W], 8-bit levels) for each picture. If the
+    temperature is above 0, it writes NAME.draw.png too, the reconstruction with a drawn residual; if the texture is
+    above 0, NAME.texture.png, the reconstruction with texture.
 
     Args:
         model: run folder, exported folder or name of a shipped model.
         input: an image file, a folder or a zip of images.
         out: folder to write.
         temperature: size of the drawn residual: 0 for none, 1 for a fair draw from the predicted distribution.
-        seed: seed of the drawn residual.
+        texture: how many sigma the texture may add to a pixel: 0 for none; needs a VAE with a texture head.
+        seed: seed of the drawn residual and of the texture.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.outputs import reconstruct_files
 
-    for name in reconstruct_files(opened(model, precision), input, out, temperature, seed):
-        say(name)
+    for line in reconstruct_files(open_model(model, precision), input, out, temperature, seed, texture):
+        say(line)
 
 
 def generate(
@@ -52,9 +64,10 @@ def generate(
     seed: int = 0,
     keep: float = 1.0,
     mask: Path | None = None,
+    texture: float = 0.0,
     previews: bool = False,
     precision: Speed = "auto",
-    flags: Annotated[SamplerFlags | None, Parameter(name="*")] = None,
+    flags: Annotated[SamplerFlags | None, Flat] = None,
 ) -> None:
     """Draw pictures by latent DDIM; each PNG carries its settings and the denoiser's uncertainty of it.
 
@@ -66,21 +79,16 @@ def generate(
         keep: share of the drawn pictures to keep, the least uncertain ones; the others go to OUT/rejected.
         mask: greyscale picture of the size of those made: learned variance at full temperature where it is white, plain
             DDIM where it is black.
+        texture: how many sigma the texture may add to a pixel: 0 for none; needs a VAE with a texture head.
         previews: write OUT/steps, the first 16 pictures (fewer above 512 pixels) as they form, beside their sigma
             maps.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.outputs import generate_files
 
-    settings = parse(SamplerSettings, given(flags, SamplerSettings), "flags")
-    say(str(generate_files(opened(model, precision), out, number, seed, settings, keep, mask, previews)))
-
-
-if TYPE_CHECKING:
-    MorphFlags = Any
-else:
-    MorphFlags = flags_of("MorphFlags", DDIMSettings)
-Flat = Parameter(name="*")
+    settings = parse_flags(flags, SamplerSettings)
+    opened = open_model(model, precision)
+    say(str(generate_files(opened, out, number, seed, settings, keep, mask, previews, texture)))
 
 
 def interpolate(
@@ -109,8 +117,8 @@ def interpolate(
     """
     from jeppa.outputs import interpolate_files
 
-    settings = parse(DDIMSettings, given(flags, DDIMSettings), "flags")
-    say(str(interpolate_files(opened(model, precision), a, b, out, frames, method, settings)))
+    settings = parse_flags(flags, DDIMSettings)
+    say(str(interpolate_files(open_model(model, precision), a, b, out, frames, method, settings)))
 
 
 def mix(
@@ -140,19 +148,13 @@ def mix(
     """
     from jeppa.outputs import mix_files
 
-    settings = parse(DDIMSettings, given(flags, DDIMSettings), "flags")
-    say(str(mix_files(opened(model, precision), a, b, out, share, [method] if method else [], settings)))
+    settings = parse_flags(flags, DDIMSettings)
+    say(str(mix_files(open_model(model, precision), a, b, out, share, [method] if method else [], settings)))
 
 
 # As in `jeppa.train.run_folder`, which would import torch.
 Change = Literal["settings", "data"]
-if TYPE_CHECKING:
-    VAEFlags = Any
-    DiffusionFlags = Any
-else:
-    VAEFlags = flags_of("VAEFlags", VAERun, leave_out=frozenset({"kind", "model"}))
-    DiffusionFlags = flags_of("DiffusionFlags", DiffusionRun, leave_out=frozenset({"kind", "vae", "model"}))
-train_app = cyclopts.App(name="train", help="Train a VAE, or a denoiser on its latents.")
+train_app = cyclopts.App(name="train", help="Train a VAE, or on a trained VAE a denoiser or a texture head.")
 
 
 @train_app.command(name="vae")
@@ -174,8 +176,8 @@ def train_vae(
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
-    # Before the imports, which take seconds: a wrong setting is told at once.
-    settings = parse(VAERun, _values(VAERun, flags, config, out, resume), str(config or "flags"))
+    # Before the imports, which take seconds: a wrong setting gets its message at once.
+    settings = parse(VAERun, _collect_settings(VAERun, flags, config, out, resume), str(config or "flags"))
     from jeppa.progress import follow
     from jeppa.train import VAEObjective, train
 
@@ -208,7 +210,7 @@ def train_diffusion(
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
-    values = _values(DiffusionRun, flags, config, out, resume)
+    values = _collect_settings(DiffusionRun, flags, config, out, resume)
     own = vae or values.get("vae") or values.get("denoiser") or init
     values |= {} if own is None else {"vae": str(own)}
     asked = parse(DiffusionRun, values, str(config or "flags"))
@@ -223,12 +225,46 @@ def train_diffusion(
     say(f"run folder: {out}")
 
 
-def _values(model: type[Settings], flags: Any, config: Path | None, out: Path, resume: bool) -> dict[str, Any]:
-    """Settings of a run: the saved ones on resume, else those of the file, with the given flags on top."""
+@train_app.command(name="texture")
+def train_texture(
+    *,
+    out: Path,
+    vae: Path | None = None,
+    config: Path | None = None,
+    resume: bool = False,
+    allow_change: list[Change] | None = None,
+    flags: Annotated[TextureFlags | None, Flat] = None,
+) -> None:
+    """Train a texture head for a trained VAE, whose latents, mean and sigma stay as they are.
+
+    Args:
+        out: run folder to write.
+        vae: run folder, exported folder or shipped name of the VAE; needed unless the settings name it.
+        config: YAML file with settings; flags win over it.
+        resume: go on from the newest intact checkpoint in OUT, with its settings.
+        allow_change: go on although the settings (never those of the model) or the data are not those of the run.
+    """
+    values = _collect_settings(TextureRun, flags, config, out, resume)
+    values |= {} if vae is None else {"vae": str(vae)}
+    settings = parse(TextureRun, values, str(config or "flags"))
+    from jeppa.pipeline import load_model
+    from jeppa.progress import follow
+    from jeppa.train import TextureObjective, train
+
+    objective = TextureObjective(settings, load_model(Path(settings.vae)).codec)
+    say_skipped(objective.source)
+    follow("texture", train(objective, settings, out, resume, allow_change or ()), console)
+    say(f"run folder: {out}")
+
+
+def _collect_settings(
+    model: type[Settings], flags: Any, config: Path | None, out: Path, resume: bool
+) -> dict[str, Any]:
+    """The settings of a run: those of `config`, or on resume those saved in `out`; flags replace either."""
     saved = out / "config.yaml"
     source = config or (saved if resume and saved.is_file() else None)
     base = {} if source is None else read_yaml(source)
-    over = given(flags, model)
-    if "preset" in over:
+    overrides = nest_flags(flags, model)
+    if "preset" in overrides:
         base.pop("model", None)
-    return merged(base, over)
+    return merge(base, overrides)

@@ -1,7 +1,9 @@
-"""What all commands share: flags made from the settings, opening a model, and what is said where.
+"""What the commands share: flags made from settings, opening a model, and printing.
 
-Every flag is a field of `jeppa.config`, described there once. A flag that is not given stays None, so that a
-configuration file, or the run that is resumed, decides.
+Each field of a settings class in `jeppa.config` becomes one flag, with its description as help. A flag that the user
+leaves out stays None, so that the configuration file, the run that is resumed or the default of the field decides.
+cyclopts could take the settings classes themselves as parameters. But then a field without a default must be a flag
+even if the configuration file has it, and a wrong value is reported in several lines that pydantic wrote.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.console import Console
 
-from jeppa.config import Settings
+from jeppa.config import S, Settings, parse
 
 if TYPE_CHECKING:
     from jeppa.data import ImageSource
@@ -28,7 +30,8 @@ def flags_of(name: str, model: type[Settings], leave_out: frozenset[str] = froze
 
     Args:
         name: name of the dataclass.
-        model: settings; nested settings are flattened, `leave_out` names fields that are no flags.
+        model: the settings class; settings inside it are flattened.
+        leave_out: fields of `model` that become no flags.
     """
     fields: list[tuple[str, Any, Any]] = []
     for key, info in model.model_fields.items():
@@ -45,8 +48,8 @@ def flags_of(name: str, model: type[Settings], leave_out: frozenset[str] = froze
     return flags
 
 
-def given(flags: Any, model: type[Settings]) -> Values:
-    """The flags that were given, nested as `model` is."""
+def nest_flags(flags: Any, model: type[Settings]) -> Values:
+    """The flags that the user set, nested as the fields of `model` are."""
     values = {} if flags is None else {k: v for k, v in vars(flags).items() if v is not None}
     nested: Values = {}
     for key, info in model.model_fields.items():
@@ -59,12 +62,21 @@ def given(flags: Any, model: type[Settings]) -> Values:
     return nested
 
 
-def merged(base: Values, over: Values) -> Values:
-    """`base` with the entries of `over` on top, mapping by mapping."""
+def parse_flags(flags: Any, model: type[S]) -> S:
+    """The settings that the flags of a command without a configuration file spell.
+
+    Raises:
+        ConfigError: a value is out of range, or two contradict each other.
+    """
+    return parse(model, nest_flags(flags, model), "flags")
+
+
+def merge(base: Values, overrides: Values) -> Values:
+    """A copy of `base` in which the entries of `overrides` replace those of the same name, mapping by mapping."""
     result = dict(base)
-    for key, value in over.items():
+    for key, value in overrides.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
+        result[key] = merge(result[key], value) if both else value
     return result
 
 
@@ -89,7 +101,7 @@ def say(line: str) -> None:
 
 
 def say_skipped(source: "ImageSource") -> None:
-    """Count and list what lies in a source but is not used."""
+    """Print how many files of a source are not used, and the reason for each."""
     if source.skipped:
         say(f"skipped {len(source.skipped)} files beside {len(source)} images:")
     for skipped in source.skipped:
@@ -106,8 +118,13 @@ def complain(error: BaseException, code: int) -> int:
 Speed = Literal["auto", "exact"]
 
 
-def opened(path: Path, precision: Speed) -> "Model":
-    """The model of that folder or shipped name, as fast as `precision` allows on this machine, on its GPU if any."""
+def open_model(path: Path, precision: Speed) -> "Model":
+    """Load the model of a folder or shipped name, on the GPU if there is one, and print how its nets run.
+
+    Args:
+        path: run folder, exported folder or name of a shipped model.
+        precision: auto for the number format that is fastest on this machine, exact for float32.
+    """
     import torch
 
     from jeppa.pipeline import load_model

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jeppa.config import DataConfig
-from jeppa.data.images import fit, to_x
+from jeppa.data.images import fit_square, to_x
 from jeppa.data.sources import ImageSource
 from jeppa.errors import ConfigError
 
@@ -229,7 +229,7 @@ class CropDataset(Dataset[CropSample]):
         return self._order[1]
 
 
-def decoded_images(source: ImageSource, config: DataConfig) -> DecodedImages:
+def make_image_cache(source: ImageSource, config: DataConfig) -> DecodedImages:
     """Of `source`, within the share of the memory that each worker of a training run has."""
     return DecodedImages(source, config.cache_megabytes * 2**20 // max(1, config.workers))
 
@@ -245,7 +245,7 @@ def evaluation_images(source: ImageSource, resolution: int | None) -> Iterator[t
         check_resolution(resolution)
     for ref in source.refs:
         pixels = ref.read_pixels()
-        yield ref.name, to_x(pixels if resolution is None else fit(pixels, resolution))
+        yield ref.name, to_x(pixels if resolution is None else fit_square(pixels, resolution))
 
 
 def check_resolution(resolution: int) -> None:
@@ -273,32 +273,32 @@ def draw_pattern(side: int, rng: np.random.Generator) -> Tensor:
     return first + (second - first) * share
 
 
-def _plain(side: int, rng: np.random.Generator) -> FloatArray:
+def _draw_plain(side: int, rng: np.random.Generator) -> FloatArray:
     return np.zeros((side, side))
 
 
-def _gradient(side: int, rng: np.random.Generator) -> FloatArray:
-    across = _across(side, rng)
+def _draw_gradient(side: int, rng: np.random.Generator) -> FloatArray:
+    across = _project(side, rng)
     share: FloatArray = (across - across.min()) / np.ptp(across)
     return share
 
 
-def _stripes(side: int, rng: np.random.Generator) -> FloatArray:
+def _draw_stripes(side: int, rng: np.random.Generator) -> FloatArray:
     """Smooth or sharp stripes of any direction, half of them level or upright."""
     period = math.exp(rng.uniform(math.log(LEAST_PERIOD), math.log(LARGEST_PERIOD)))
-    wave = np.sin(2.0 * math.pi * (_across(side, rng) / period + rng.uniform()))
+    wave = np.sin(2.0 * math.pi * (_project(side, rng) / period + rng.uniform()))
     sharpness = rng.uniform(1.0, 8.0)
     share: FloatArray = 0.5 + 0.5 * np.clip(sharpness * wave, -1.0, 1.0)
     return share
 
 
-def _net(side: int, rng: np.random.Generator) -> FloatArray:
+def _draw_net(side: int, rng: np.random.Generator) -> FloatArray:
     """Wires of two directions on a plain ground."""
-    share: FloatArray = np.maximum(_stripes(side, rng) ** 4, _stripes(side, rng) ** 4)
+    share: FloatArray = np.maximum(_draw_stripes(side, rng) ** 4, _draw_stripes(side, rng) ** 4)
     return share
 
 
-def _strokes(side: int, rng: np.random.Generator) -> FloatArray:
+def _draw_strokes(side: int, rng: np.random.Generator) -> FloatArray:
     """Straight strokes of one width, as letters have them, with smooth edges."""
     fine = side * OVERSAMPLING
     down, across = np.mgrid[:fine, :fine] / OVERSAMPLING
@@ -314,7 +314,7 @@ def _strokes(side: int, rng: np.random.Generator) -> FloatArray:
     return share
 
 
-def _across(side: int, rng: np.random.Generator) -> FloatArray:
+def _project(side: int, rng: np.random.Generator) -> FloatArray:
     """Pixels along a random direction, `[side,side]`."""
     turn = rng.integers(2) * math.pi / 2.0 if rng.random() < 0.5 else rng.uniform(0.0, math.pi)
     down, across = np.mgrid[:side, :side]
@@ -327,4 +327,10 @@ def _render(image: Image.Image, view: View, resolution: int) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, box=view.box, reducing_gap=REDUCING_GAP)
 
 
-KINDS: tuple[Callable[[int, np.random.Generator], FloatArray], ...] = (_plain, _gradient, _stripes, _net, _strokes)
+KINDS: tuple[Callable[[int, np.random.Generator], FloatArray], ...] = (
+    _draw_plain,
+    _draw_gradient,
+    _draw_stripes,
+    _draw_net,
+    _draw_strokes,
+)

@@ -56,7 +56,7 @@ def to_pixels(x: Tensor) -> Pixels:
     return np.ascontiguousarray(levels.to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def fit(pixels: Pixels, resolution: int) -> Pixels:
+def fit_square(pixels: Pixels, resolution: int) -> Pixels:
     """Cut the largest centred square and resize it with Lanczos: uint8 `[resolution,resolution,3]`."""
     height, width, _ = pixels.shape
     side = min(height, width)

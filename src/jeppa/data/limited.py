@@ -99,11 +99,11 @@ def _ask(data: bytes, name: str, limits: Limits) -> bytes:
         problem = " ".join(done.stderr[:_MAX_LINE].decode(errors="replace").split())
         raise DataError(f"{name!r}: {problem.removeprefix(_CALLED)}")
     if done.returncode != 0:
-        raise DataError(f"{name!r}: its decoder was stopped ({_reason(done.returncode)}); do not use this file")
+        raise DataError(f"{name!r}: its decoder was stopped ({_explain_exit(done.returncode)}); do not use this file")
     return done.stdout
 
 
-def _reason(code: int) -> str:
+def _explain_exit(code: int) -> str:
     if code == -signal.SIGXCPU:
         return "it took too long"
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}, as when memory runs out"

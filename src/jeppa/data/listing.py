@@ -184,7 +184,7 @@ def list_zip(path: Path) -> Listing:
         DataError: if the file is no intact zip, or its members overlap (a form of bomb).
     """
     try:
-        members = _archive(str(path), path.stat().st_mtime_ns, os.getpid()).infolist()
+        members = _open_archive(str(path), path.stat().st_mtime_ns, os.getpid()).infolist()
     except Exception as error:  # OSError, BadZipFile, and on damaged directories struct.error, ValueError and others
         raise DataError(f"{str(path)!r}: cannot be read as a zip ({one_line(error)}); pack it again") from error
     if sum(member.compress_size for member in members) > path.stat().st_size:
@@ -199,7 +199,7 @@ def list_zip(path: Path) -> Listing:
         if _refuse_member(member) is None
     ]
     skipped = tuple(Skipped(name, reason) for name, reason in refused if reason is not None)
-    return Listing(_without_enclosing_folder(ref for ref in refs if is_candidate(ref)), skipped)
+    return Listing(_drop_enclosing_folder(ref for ref in refs if is_candidate(ref)), skipped)
 
 
 def _refuse_member(member: zipfile.ZipInfo) -> str | None:
@@ -221,7 +221,7 @@ def _refuse_member(member: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _without_enclosing_folder(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
+def _drop_enclosing_folder(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
     kept = tuple(refs)
     tops = {ref.name.split("/")[0] if "/" in ref.name else "" for ref in kept}
     if len(tops) != 1 or tops == {""}:
@@ -230,11 +230,11 @@ def _without_enclosing_folder(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
 
 
 def _open_member(path: str, member: str) -> IO[bytes]:
-    return _archive(path, os.stat(path).st_mtime_ns, os.getpid()).open(member)
+    return _open_archive(path, os.stat(path).st_mtime_ns, os.getpid()).open(member)
 
 
 @lru_cache(maxsize=4)
-def _archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
+def _open_archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
     """An open archive, kept because its directory is slow to parse.
 
     Keyed by process, because forked workers share the file offset of an inherited handle; and by
@@ -277,13 +277,13 @@ def list_builtin(name: str) -> tuple[ImageRef, ...]:
         known = ", ".join(f"builtin:{one}" for one in BUILTIN_NAMES)
         raise DataError(f"'builtin:{name}' is no built-in data set; the known ones are: {known}")
     refs = [
-        *_refs("skimage", "data", "scikit-image", _SCIKIT_IMAGE),
-        *_refs("sklearn", "datasets/images", "scikit-learn", _SCIKIT_LEARN),
+        *_find_installed("skimage", "data", "scikit-image", _SCIKIT_IMAGE),
+        *_find_installed("sklearn", "datasets/images", "scikit-learn", _SCIKIT_LEARN),
     ]
     return tuple(sorted(refs, key=lambda ref: ref.name))
 
 
-def _refs(module: str, folder: str, distribution: str, scenes: dict[str, str]) -> list[ImageRef]:
+def _find_installed(module: str, folder: str, distribution: str, scenes: dict[str, str]) -> list[ImageRef]:
     spec = find_spec(module)  # finds the package without importing it, which takes a second
     if spec is None or spec.origin is None:
         raise DataError(f"builtin:photos needs {distribution}; run: pip install {distribution}")

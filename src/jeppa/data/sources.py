@@ -57,7 +57,7 @@ class _Candidates:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class _CheckedImages:
     hashes: dict[ImageRef, str]
     unreadable: tuple[Skipped, ...]
 
@@ -84,11 +84,11 @@ def open_source(spec: str | Path, split: Split = "all", max_unreadable: float = 
         raise ConfigError(f"split is {split!r}, but must be 'train', 'heldout' or 'all'")
     if not 0.0 <= max_unreadable <= 1.0:
         raise ConfigError(f"max_unreadable is {max_unreadable}, but must be a fraction from 0 to 1")
-    listing = _list(spec)
+    listing = _list_images(spec)
     if not listing.refs:
-        raise _no_images(spec, listing.skipped)
-    candidates = _candidates(spec, listing.refs, split)
-    checked = _check(candidates.refs)
+        raise _explain_no_images(spec, listing.skipped)
+    candidates = _choose_candidates(spec, listing.refs, split)
+    checked = _check_images(candidates.refs)
     _refuse_unreadable(spec, len(candidates.refs), checked.unreadable, max_unreadable)
     good = tuple(checked.hashes)
     if candidates.still_to_split:
@@ -104,7 +104,7 @@ def _is_builtin(spec: str | Path) -> bool:
     return str(spec).startswith("builtin:")
 
 
-def _list(spec: str | Path) -> Listing:
+def _list_images(spec: str | Path) -> Listing:
     if _is_builtin(spec):
         return Listing(list_builtin(str(spec).removeprefix("builtin:")), ())
     path = Path(spec)
@@ -120,14 +120,14 @@ def _list(spec: str | Path) -> Listing:
     raise DataError(f"{str(spec)!r}: {problem}; pass a folder of images, a .zip of images, or builtin:photos")
 
 
-def _candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Split) -> _Candidates:
+def _choose_candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Split) -> _Candidates:
     if _is_builtin(spec):
         heldout = split == "heldout"
         kept = tuple(ref for ref in refs if split == "all" or (ref.label in HELDOUT_SCENES) == heldout)
         return _Candidates(kept, still_to_split=False)
     tops = {ref.name.split("/")[0] for ref in refs if "/" in ref.name}
     has_folders = "train" in tops and not tops.isdisjoint(HELDOUT_FOLDERS)
-    labelled = tuple(replace(ref, label=_label(ref.name.split("/"), has_folders)) for ref in refs)
+    labelled = tuple(replace(ref, label=_choose_label(ref.name.split("/"), has_folders)) for ref in refs)
     if split == "all" or not has_folders:
         return _Candidates(labelled, still_to_split=split != "all")
     folders = HELDOUT_FOLDERS if split == "heldout" else frozenset({"train"})
@@ -135,7 +135,7 @@ def _candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Split) -> _
     return _Candidates(kept, still_to_split=False)
 
 
-def _label(parts: list[str], has_folder_split: bool) -> str | None:
+def _choose_label(parts: list[str], has_folder_split: bool) -> str | None:
     depth = 1 if has_folder_split and parts[0] in HELDOUT_FOLDERS | {"train"} else 0
     return parts[depth] if len(parts) > depth + 1 else None
 
@@ -156,25 +156,25 @@ def _rank(ref: ImageRef) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _check(refs: tuple[ImageRef, ...]) -> _Checked:
+def _check_images(refs: tuple[ImageRef, ...]) -> _CheckedImages:
     is_full = sum(ref.size for ref in refs) <= FULL_CHECK_BYTES
     hashes: dict[ImageRef, str] = {}
     unreadable: list[Skipped] = []
     for ref in refs:
         try:
-            hashes[ref] = _check_fully(ref) if is_full else _check_header(ref)
+            hashes[ref] = _hash_whole(ref) if is_full else _hash_sample(ref)
         except DataError as error:
             unreadable.append(Skipped(ref.name, str(error).removeprefix(f"{ref.name!r}: ")))
-    return _Checked(hashes, tuple(unreadable))
+    return _CheckedImages(hashes, tuple(unreadable))
 
 
-def _check_fully(ref: ImageRef) -> str:
+def _hash_whole(ref: ImageRef) -> str:
     data = ref.read_bytes()
     read_pixels(data, ref.name)
     return hashlib.sha256(data).hexdigest()
 
 
-def _check_header(ref: ImageRef) -> str:
+def _hash_sample(ref: ImageRef) -> str:
     with ref.stream() as stream:
         open_header(stream, ref.name)
         stream.seek(0)
@@ -199,7 +199,7 @@ def _refuse_unreadable(spec: str | Path, count: int, unreadable: tuple[Skipped, 
     raise DataError(f"{str(spec)!r}: {share}; first {first.name!r}: {first.reason}, {remedy}")
 
 
-def _no_images(spec: str | Path, skipped: tuple[Skipped, ...]) -> DataError:
+def _explain_no_images(spec: str | Path, skipped: tuple[Skipped, ...]) -> DataError:
     remedy = "pass a folder or .zip of images, or builtin:photos"
     if skipped:
         first = skipped[0]

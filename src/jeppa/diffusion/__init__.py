@@ -11,7 +11,7 @@ from jeppa.diffusion.ddim import (
     sample_ddim,
     x0_share,
 )
-from jeppa.diffusion.denoiser import Denoiser, VarianceHead, guided, make_unet, null_label
+from jeppa.diffusion.denoiser import Denoiser, VarianceHead, make_denoise, make_unet, null_label
 from jeppa.diffusion.folder import (
     DESCRIPTION,
     DenoiserAbout,
@@ -53,10 +53,10 @@ __all__ = [
     "denoising_loss",
     "drop_labels",
     "generators_for",
-    "guided",
     "initial_noise",
     "invert_ddim",
     "load_denoiser",
+    "make_denoise",
     "make_denoiser",
     "make_scheduler",
     "make_unet",

@@ -236,7 +236,7 @@ def sample_ddim(
     gradient mode is untouched between steps.
 
     Args:
-        denoise: the net's prediction for (zt `[B,C,h,w]`, t LongTensor `[B]`), see `jeppa.diffusion.guided`.
+        denoise: the net's prediction for (zt `[B,C,h,w]`, t LongTensor `[B]`), see `jeppa.diffusion.make_denoise`.
         z_T: standard normal noise `[B,C,h,w]`, see `initial_noise`.
         schedule: see `make_scheduler`; only its alpha_bar values are read.
         settings: steps, eta, spacing and temperature.
@@ -263,12 +263,21 @@ def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
     """One CPU generator for each seed.
 
     Raises:
-        ConfigError: if a seed is not in 0 to 2^32 - 1.
+        ConfigError: as `check_seeds`.
+    """
+    check_seeds(seeds)
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse a seed outside 0 to 2^32 - 1.
+
+    Raises:
+        ConfigError: there is one.
     """
     for seed in seeds:
         if not 0 <= seed < SEED_LIMIT:
             raise ConfigError(f"seed is {seed}, but must lie in 0 to {SEED_LIMIT - 1}: choose another")
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def initial_noise(shape_of_one: Sequence[int], generators: list[torch.Generator]) -> Tensor:
@@ -276,7 +285,7 @@ def initial_noise(shape_of_one: Sequence[int], generators: list[torch.Generator]
 
     Advances the generators; pass the same ones on to `sample_ddim`.
     """
-    return _noise((len(generators), *shape_of_one), generators)
+    return _draw_noise((len(generators), *shape_of_one), generators)
 
 
 def _sample_steps(
@@ -291,7 +300,7 @@ def _sample_steps(
         alpha_bar_t = bars[t]
         ends = index + 1 == len(visited)
         alpha_bar_prev = 1.0 if ends else bars[visited[index + 1]]
-        noise = _noise(zt.shape, generators).to(zt) if settings.draws and generators else None
+        noise = _draw_noise(zt.shape, generators).to(zt) if settings.draws and generators else None
         # no_grad must not span the yield: it would switch gradients off in the caller's own code.
         with torch.no_grad():
             predicted = denoise(zt, torch.full((len(zt),), t, dtype=torch.long, device=zt.device))
@@ -306,7 +315,7 @@ def _sample_steps(
         yield SamplerStep(index, t, zt, x0, variance)
 
 
-def _noise(shape: Sequence[int], generators: list[torch.Generator]) -> Tensor:
+def _draw_noise(shape: Sequence[int], generators: list[torch.Generator]) -> Tensor:
     """Drawn where the generators live, so that a seed gives the same picture whichever device samples it."""
     device = generators[0].device if generators else None
     return standard_normal(torch.empty(tuple(shape), device=device), generators)
@@ -324,7 +333,7 @@ def invert_ddim(
     """The noise z_T, `[B,C,h,w]`, that `sample_ddim` with eta 0 takes to `z0`.
 
     Args:
-        denoise: the net's prediction for (zt, t), see `jeppa.diffusion.guided`.
+        denoise: the net's prediction for (zt, t), see `jeppa.diffusion.make_denoise`.
         z0: standardised clean latent `[B,C,h,w]`.
         schedule: see `make_scheduler`; only its alpha_bar values are read.
         steps: of the sampler that is undone; at most the schedule's number of timesteps, and not one from pure noise.
@@ -346,12 +355,12 @@ def invert_ddim(
     for t, after in reversed(list(zip(visited, [*(bars[t] for t in visited[1:]), 1.0], strict=True))):
         turned = z
         for _ in range(turns):
-            turned = _back(denoise, z, turned, t, bars[t], after)
+            turned = _undo_step(denoise, z, turned, t, bars[t], after)
         z = turned
     return z
 
 
-def _back(denoise: Denoise, zs: Tensor, guess: Tensor, t: int, alpha_bar: float, alpha_bar_prev: float) -> Tensor:
+def _undo_step(denoise: Denoise, zs: Tensor, guess: Tensor, t: int, alpha_bar: float, alpha_bar_prev: float) -> Tensor:
     """One fixed-point iteration: the latent at t whose step, as predicted at `guess`, would end in `zs`."""
     predicted = denoise(guess, torch.full((len(zs),), t, dtype=torch.long, device=zs.device))
     x0, eps = predicted.x0(guess, alpha_bar), predicted.eps(guess, alpha_bar)

@@ -1,13 +1,13 @@
 """The net that predicts v, eps or x0 from a noised latent, and the variance of its own error.
 
-A stock diffusers UNet2DModel, with or without classes, and a variance head beside it. `guided` turns them into the
-`denoise(zt, t)` callable that the loss and the sampler take. Class-free operation has a label of its own, the null
-label, one past the last class.
+The net is a stock diffusers UNet2DModel, with or without classes, and a variance head beside it. `make_denoise` turns
+them into the `denoise(zt, t)` callable that the loss and the sampler take. A net with classes has one label more, the
+null label, which means "no class" and comes after the last class.
 
-The variance head says how far off the denoiser expects its own prediction to be, element by element. It stands on the
-denoiser's last features and gives them no gradient, so the mean is that of an ordinary denoiser, and a head can be
-added to one that is already trained. Faithful heteroscedastic regression, Stirn et al., arXiv 2212.09184, applied to
-the residual of the noise prediction of Bao et al., arXiv 2206.07309 (NPR).
+The variance head predicts, element by element, how far off the denoiser's prediction is. It reads the denoiser's last
+features but sends no gradient into them, so the mean stays that of an ordinary denoiser, and a head can be added to a
+denoiser that is already trained. Sources: faithful heteroscedastic regression, Stirn et al., arXiv 2212.09184, applied
+to the residual of the noise prediction, Bao et al., arXiv 2206.07309 (NPR).
 """
 
 import math
@@ -227,7 +227,7 @@ def null_label(unet: UNet2DModel) -> int:
     return embeddings - 1
 
 
-def guided(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1.0) -> Denoise:
+def make_denoise(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1.0) -> Denoise:
     """The `denoise(zt, t)` callable of a net, for given labels and classifier-free guidance.
 
     The mean is null + guidance * (cond - null): guidance 1 is the conditional prediction (one evaluation of the
@@ -238,8 +238,8 @@ def guided(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1
 
     Args:
         denoiser: net and head.
-        labels: LongTensor `[B]` of classes, the null label allowed; None asks a model with classes for the
-            unconditional prediction.
+        labels: LongTensor of classes, `[B]`, or `[1]` for one class in all of a batch; the null label is allowed. None
+            asks a model with classes for the unconditional prediction.
         guidance: any finite number.
 
     Raises:
@@ -262,8 +262,9 @@ def guided(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1
             return _evaluate(denoiser, zt, t, None)
         null = torch.full((len(zt),), null_label(unet), dtype=torch.long, device=zt.device)
         cond = null if labels is None else labels.to(zt.device)
-        if len(cond) != len(zt):
+        if len(cond) not in (1, len(zt)):
             raise ConfigError(f"{len(cond)} labels for a batch of {len(zt)}: give one for each sample")
+        cond = cond.expand(len(zt))
         if guidance == 1.0:
             return _evaluate(denoiser, zt, t, cond)
         both = _evaluate(denoiser, torch.cat([zt, zt]), torch.cat([t, t]), torch.cat([cond, null]))

@@ -141,7 +141,7 @@ def denoising_loss(
     1 / (1 - alpha_bar), which stays finite at zero terminal SNR.
 
     Args:
-        denoise: gives the prediction for (zt, t), see `jeppa.diffusion.guided`.
+        denoise: gives the prediction for (zt, t), see `jeppa.diffusion.make_denoise`.
         z0: standardised clean latent `[B,C,h,w]`.
         t: LongTensor `[B]`, each 0 to T-1.
         noise: standard normal, shape of z0.

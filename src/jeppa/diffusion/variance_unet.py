@@ -12,7 +12,7 @@ from diffusers.configuration_utils import FrozenDict
 from diffusers.models.unets.unet_2d import UNet2DOutput
 from torch import Tensor, nn
 
-from jeppa.diffusion.denoiser import Denoiser, guided
+from jeppa.diffusion.denoiser import Denoiser, make_denoise
 from jeppa.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ class VarianceUNet(nn.Module):
         denoiser: with a variance head.
         labels: LongTensor `[B]`, the class of each picture of a batch, for pipelines that pass none; None for the
             unconditional prediction.
-        guidance: of the labels, see `guided`; the log-variance is that of the conditional prediction.
+        guidance: of the labels, see `make_denoise`; the log-variance is that of the conditional prediction.
 
     Raises:
         ConfigError: if the denoiser has no variance head.
@@ -72,7 +72,7 @@ class VarianceUNet(nn.Module):
         """
         labels = self.labels if class_labels is None else class_labels
         t = torch.as_tensor(timestep, dtype=torch.long, device=sample.device).expand(len(sample))
-        found = guided(self.denoiser, labels, self.guidance)(sample, t)
+        found = make_denoise(self.denoiser, labels, self.guidance)(sample, t)
         if found.logvar is None:
             raise ConfigError("the denoiser has lost its variance head: make the wrapper anew")
         both = torch.cat([found.mean, found.logvar.to(found.mean)], 1)

@@ -39,8 +39,8 @@ from jeppa.diffusion import (
     DDIM,
     Denoiser,
     generators_for,
-    guided,
     initial_noise,
+    make_denoise,
     make_scheduler,
     make_unet,
     sample_ddim,
@@ -280,7 +280,9 @@ def sampling_rows(alternations: int) -> Iterator[Row]:
     def ours(net: Denoiser, steps: int, temperature: float) -> None:
         generators = generators_for(range(SAMPLING_BATCH))
         noise = initial_noise((CHANNELS, LATENT_SIDE, LATENT_SIDE), generators)
-        for _ in sample_ddim(guided(net, None), noise, schedule, DDIM(steps, temperature=temperature), generators):
+        for _ in sample_ddim(
+            make_denoise(net, None), noise, schedule, DDIM(steps, temperature=temperature), generators
+        ):
             pass
 
     def peer(steps: int) -> None:

@@ -3,7 +3,7 @@
 from jeppa.config import DDIMSettings, SamplerSettings
 from jeppa.pipeline.loading import about_denoiser, describe_denoiser, load_model
 from jeppa.pipeline.mixing import Method, between, even_shares, fuse, slerp
-from jeppa.pipeline.model import Model, Preview, Sample, Uncertainty, at_once, uncertainty
+from jeppa.pipeline.model import Model, Preview, Sample, Uncertainty, batch_size_for, uncertainty
 
 __all__ = [
     "DDIMSettings",
@@ -14,7 +14,7 @@ __all__ = [
     "SamplerSettings",
     "Uncertainty",
     "about_denoiser",
-    "at_once",
+    "batch_size_for",
     "between",
     "describe_denoiser",
     "even_shares",

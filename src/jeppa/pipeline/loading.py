@@ -40,7 +40,7 @@ def load_model(path: Path | str, precision: Precision = "exact", device: torch.d
     """
     if precision == "exact":
         torch.backends.cudnn.allow_tf32 = False  # as it comes, convolutions on a GPU keep ten bits of a float32
-    model = _opened(path)
+    model = _open(path)
     runtime = vae_runtime(model.codec.vae.to(device), precision)
     prepare(model.codec.vae, runtime)
     notes = [f"VAE: {runtime}"]
@@ -76,32 +76,32 @@ def describe_denoiser(path: Path | str) -> DenoiserAbout:
     return read_description(folder)
 
 
-def _opened(path: Path | str) -> Model:
+def _open(path: Path | str) -> Model:
     found = find_shipped(path)
     if found is not None:
-        return _exported(Path(path), found.vae, found.denoiser)
+        return _open_exported(Path(path), found.vae, found.denoiser)
     path = Path(path)
     run = path.absolute().parents[1] if is_checkpoint(path.absolute()) else path
     if (run / "config.yaml").is_file():
         config = load_run(run / "config.yaml")
-        checkpoint = _newest(run) if run == path else open_checkpoint(path)
+        checkpoint = _find_newest(run) if run == path else open_checkpoint(path)
         if isinstance(config, VAERun):
-            return _vae_run(run, config, checkpoint)
+            return _open_vae_run(run, config, checkpoint)
         if isinstance(config, TextureRun):
-            return _texture_run(run, config, checkpoint)
-        return _diffusion_run(run, config, checkpoint)
+            return _open_texture_run(run, config, checkpoint)
+        return _open_diffusion_run(run, config, checkpoint)
     if path.is_file():
         raise CheckpointError(f"{path}: {NOT_A_FOLDER}")
     if (path / "model.json").is_file():
-        return _exported(path, path, path if (path / DESCRIPTION).is_file() else None)
+        return _open_exported(path, path, path if (path / DESCRIPTION).is_file() else None)
     kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
     shipped = ", ".join(model.name for model in SHIPPED)
     raise CheckpointError(f"{path}: {kind}; give a run folder, an exported one, or one of {shipped}")
 
 
-def _exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Model:
+def _open_exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Model:
     vae, stats = load_folder(vae_folder)
-    codec = _codec(vae, stats, path)
+    codec = _make_codec(vae, stats, path)
     if denoiser_folder is None:
         return Model(path, codec, None, make_scheduler(), (), RESOLUTION)
     denoiser, about = load_denoiser(denoiser_folder, FACTOR)
@@ -113,23 +113,23 @@ def _exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Mod
     return Model(path, codec, denoiser, make_scheduler(kind=about.prediction), about.labels, about.resolution)
 
 
-def _vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
+def _open_vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
     model, published = _load_averaged(checkpoint, partial(HeteroscedasticVAE, config.model, config.likelihood))
-    codec = _codec(model, published.get("latent"), path)
+    codec = _make_codec(model, published.get("latent"), path)
     return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
 
 
-def _texture_run(path: Path, config: TextureRun, checkpoint: Checkpoint) -> Model:
+def _open_texture_run(path: Path, config: TextureRun, checkpoint: Checkpoint) -> Model:
     exported, _ = load_folder(path)
     make = partial(HeteroscedasticVAE, exported.config, exported.likelihood, config.model)
     model, published = _load_averaged(checkpoint, make)
-    codec = _codec(model, published.get("latent"), path)
+    codec = _make_codec(model, published.get("latent"), path)
     return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
 
 
-def _diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint) -> Model:
+def _open_diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint) -> Model:
     vae, stats = load_folder(path)
-    codec = _codec(vae, stats, path)
+    codec = _make_codec(vae, stats, path)
     about = about_denoiser(config, vae.config.latent_channels)
     make = partial(make_denoiser, about, about.resolution // FACTOR)
     denoiser, published = _load_averaged(checkpoint, make)
@@ -144,7 +144,7 @@ class _Labels(Settings):
     labels: tuple[str, ...]
 
 
-def _codec(vae: HeteroscedasticVAE, stats: Any, path: Path) -> LatentCodec:
+def _make_codec(vae: HeteroscedasticVAE, stats: Any, path: Path) -> LatentCodec:
     parsed = parse(LatentStats, stats, f"{path}, latent statistics")
     if len(parsed.shift) != vae.config.latent_channels:
         raise CheckpointError(
@@ -154,7 +154,7 @@ def _codec(vae: HeteroscedasticVAE, stats: Any, path: Path) -> LatentCodec:
     return LatentCodec(vae, parsed)
 
 
-def _newest(run: Path) -> Checkpoint:
+def _find_newest(run: Path) -> Checkpoint:
     checkpoint, passed_over = newest_checkpoint(run)
     if checkpoint is None:
         problem = passed_over[0] if passed_over else f"{run}: no checkpoint in it yet"

@@ -16,7 +16,7 @@ from torch import Tensor
 from jeppa.config import DDIMSettings
 from jeppa.distributions import DiagonalGaussian, Predictive
 from jeppa.errors import ConfigError
-from jeppa.pipeline.model import Model, at_once
+from jeppa.pipeline.model import Model, batch_size_for
 from jeppa.vae import FACTOR
 
 Method = Literal["fade", "fuse", "morph"]
@@ -44,7 +44,7 @@ def between(
         raise ConfigError(f"share is {outside[0]}, but must lie in 0 (the first picture) to 1 (the second)")
     if method not in get_args(Method):
         raise ConfigError(f"method is {method!r}, but must be one of {', '.join(get_args(Method))}")
-    first, second = _ends(model.codec.encode(torch.stack([a, b])))
+    first, second = _split_pair(model.codec.encode(torch.stack([a, b])))
     if method == "morph":
         latents = _morph(model, first.mean, second.mean, shares, settings)
     elif method == "fuse":
@@ -106,14 +106,14 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     return (weights[0] * x + weights[1] * y).to(a.dtype)
 
 
-def _ends(both: DiagonalGaussian) -> tuple[DiagonalGaussian, DiagonalGaussian]:
+def _split_pair(both: DiagonalGaussian) -> tuple[DiagonalGaussian, DiagonalGaussian]:
     first, second = (DiagonalGaussian(both.mean[i : i + 1], both.logvar[i : i + 1]) for i in range(2))
     return first, second
 
 
 def _morph(model: Model, a: Tensor, b: Tensor, shares: Sequence[float], settings: DDIMSettings) -> Iterator[Tensor]:
     first, second = model.invert(torch.cat([a, b]), settings)
-    count = at_once(FACTOR * max(a.shape[2:]))
+    count = batch_size_for(FACTOR * max(a.shape[2:]))
     for start in range(0, len(shares), count):
         noise = torch.stack([slerp(first, second, share) for share in shares[start : start + count]])
         *_, last = model.sample_from(noise, settings)

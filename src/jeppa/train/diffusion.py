@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from jeppa.config import DiffusionRun
-from jeppa.data import CropDataset, ImageSource, decoded_images, open_source, write_png
+from jeppa.data import CropDataset, ImageSource, make_image_cache, open_source, write_png
 from jeppa.data.images import contact_sheet
 from jeppa.diffusion import (
     DDIM,
@@ -24,8 +24,8 @@ from jeppa.diffusion import (
     denoising_loss,
     drop_labels,
     generators_for,
-    guided,
     initial_noise,
+    make_denoise,
     make_denoiser,
     make_scheduler,
     null_label,
@@ -169,7 +169,7 @@ class DiffusionObjective(Objective):
 
     def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
         """Terms `[B]`: loss, the sum of mse (about 1 for an untrained net) and variance_nll in nats; chi2."""
-        denoise = guided(self.model, batch.get("label"))
+        denoise = make_denoise(self.model, batch.get("label"))
         terms = denoising_loss(
             denoise, batch["z0"], batch["t"], batch["noise"], self.alpha_bars, self.config.prediction
         )
@@ -222,7 +222,7 @@ class DiffusionObjective(Objective):
         noise = initial_noise(self.batch_shape()[1:], generators).to(next(self.parameters()).device)
         classes = self.config.model.num_classes
         labels = None if classes is None else torch.arange(len(noise)) % classes
-        *_, last = sample_ddim(guided(self.model, labels), noise, self.schedule, DDIM(SHEET_STEPS))
+        *_, last = sample_ddim(make_denoise(self.model, labels), noise, self.schedule, DDIM(SHEET_STEPS))
         pictures = list(self.codec.decode(last.zt).mean)
         rows = [pictures[i : i + SHEET_SIDE] for i in range(0, len(pictures), SHEET_SIDE)]
         write_png(contact_sheet(rows), path)
@@ -277,7 +277,7 @@ def with_classes(config: DiffusionRun) -> DiffusionRun:
 def encode_views(codec: LatentCodec, source: ImageSource, config: DiffusionRun) -> tuple[Tensor, Tensor, Tensor]:
     """Encode whole epochs of random crops, at least `config.views` in all."""
     data = config.data
-    decoded = decoded_images(source, data)
+    decoded = make_image_cache(source, data)
     crops = CropDataset(
         source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter, decoded=decoded
     )

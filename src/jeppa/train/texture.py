@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from jeppa.config import TextureRun
-from jeppa.data import decoded_images, evaluation_images, open_source, write_png
+from jeppa.data import evaluation_images, make_image_cache, open_source, write_png
 from jeppa.data.images import contact_sheet
 from jeppa.distributions import standard_normal
 from jeppa.lpips import load_lpips
@@ -60,7 +60,7 @@ class TextureObjective(Objective):
         self.config = config
         self.codec = codec
         self.source = open_source(config.data.data, "train")
-        self.decoded = decoded_images(self.source, config.data)
+        self.decoded = make_image_cache(self.source, config.data)
         self.vae_hash = weights_hash(codec)
         self.model = codec.vae
         with torch.random.fork_rng():

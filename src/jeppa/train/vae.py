@@ -18,8 +18,8 @@ from jeppa.data import (
     CropSample,
     DecodedImages,
     ImageSource,
-    decoded_images,
     evaluation_images,
+    make_image_cache,
     open_source,
     write_png,
 )
@@ -64,7 +64,7 @@ class VAEObjective(Objective):
         super().__init__()
         self.config = config
         self.source = open_source(config.data.data, "train")
-        self.decoded = decoded_images(self.source, config.data)
+        self.decoded = make_image_cache(self.source, config.data)
         self.model = initial_model(config, init)
         self._freeze()
         if config.optim.gradient_checkpointing:
