@@ -165,11 +165,8 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
-for command in (reconstruct, generate, interpolate, mix, bench, models):
-    app.command(command)
-app.command(run_evaluate, name="evaluate")
-app.command(run_calibrate, name="calibrate")
-app.command(run_compare, name="compare")
+for command in (reconstruct, generate, interpolate, mix, run_evaluate, run_calibrate, run_compare, bench, models):
+    app.command(command, name=command.__name__.removeprefix("run_"))
 
 
 @app.command
