@@ -11,7 +11,7 @@ from torch import Tensor
 
 import jeppa.train.vae
 from jeppa.checkpoint import newest_checkpoint
-from jeppa.cli.flags import merged
+from jeppa.cli.flags import merge
 from jeppa.config import VAERun, dump_yaml, parse
 from jeppa.data import write_png
 from jeppa.train import VAEObjective, train
@@ -40,7 +40,7 @@ def settings(photos: Path | str, **changes: Any) -> VAERun:
             "precision": "fp32", "keep": 2, "ema_decay": 0.9, "learning_rate": 3e-3,
         },
     }  # fmt: skip
-    return parse(VAERun, merged(base, changes), "test")
+    return parse(VAERun, merge(base, changes), "test")
 
 
 def few_statistics() -> None:
