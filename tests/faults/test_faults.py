@@ -745,8 +745,8 @@ def _unsafe_loads() -> list[str]:
 def test_F23_hostile_safetensors(tmp_path: Path, seen: Seen) -> None:
     """Huge header, duplicate key, overlap, NaN, wrong shape and a dozen more: all refused; memory bounded.
 
-    Red, each for its own file, without: the limit of the header, `_unique`, `_check_cover`, the check of bytes, the
-    list of types, `isfinite`, `_check_architecture`. safetensors' own `load` takes seven of the files.
+    Red, each for its own file, without: the limit of the header, `_unique`, the list of types, `isfinite`,
+    `_check_architecture`. safetensors itself takes eight of the files and refuses the others.
     """
     path = tmp_path / "model.safetensors"
     path.write_bytes(models.save(models.GOOD))
