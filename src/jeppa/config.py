@@ -27,8 +27,6 @@ PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Architecture = Literal["kl", "pyramid"]
 Preset = Literal["tiny", "small", "sd"]
 Precision = Literal["auto", "exact", "bf16"]
-HEADLESS = frozenset({"shared", "fixed"})
-"""Likelihoods with one variance for all pixels."""
 LPIPS_SIDE = 32
 MAX_SIDE = 8192
 
@@ -232,10 +230,10 @@ class VAERun(Settings):
 
     @model_validator(mode="after")
     def _something_learns(self) -> Self:
-        if self.frozen == "mean" and (self.likelihood in HEADLESS or self.perceptual > 0.0):
-            what = "perceptual is of the mean" if self.perceptual else f"{self.likelihood} has no sigma head"
+        if self.frozen == "mean" and self.perceptual > 0.0:
             raise ValueError(
-                f"frozen: mean leaves nothing but the sigma head to learn, but {what}: leave one of them out"
+                "frozen: mean leaves nothing but the sigma head to learn, but perceptual is of the mean: leave one of "
+                "them out"
             )
         return self
 

@@ -20,9 +20,9 @@ them.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from scipy.special import gammaincinv
@@ -65,6 +65,24 @@ class Predictive(Protocol):
     def element_nll(self, x: Tensor) -> Tensor:
         """Negative log density of each independent element in nats; sums to `-log_prob`."""
 
+    @property
+    def element_side(self) -> int:
+        """Pixels a side of the block of places that an element speaks for: 1, or that of a cell for bands."""
+
+    @classmethod
+    def from_elements(cls, mean: Tensor, element_logvar: Tensor, basis: Basis, degrees: Tensor | None) -> "Predictive":
+        """The distribution that a sigma head describes; a class ignores what its family does not have.
+
+        Args:
+            mean: `[B,3,H,W]`.
+            element_logvar: natural log of the variance of each independent element, same shape.
+            basis: of the bands.
+            degrees: degrees of freedom, a scalar, for an arm with tails.
+        """
+
+    def around(self, mean: Tensor, element_logvar: Tensor) -> Self:
+        """The same family with the same other parameters, around another mean and with other variances."""
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats, `[B]`."""
 
@@ -93,6 +111,20 @@ class DiagonalGaussian:
     def element_logvar(self) -> Tensor:
         """`logvar` itself: the elements of this distribution are independent."""
         return self.logvar
+
+    @property
+    def element_side(self) -> int:
+        """1: each pixel is an element."""
+        return 1
+
+    @classmethod
+    def from_elements(cls, mean: Tensor, element_logvar: Tensor, basis: Basis, degrees: Tensor | None) -> Self:
+        """The Gaussian of this mean and log-variance; basis and degrees are not used."""
+        return cls(mean, element_logvar)
+
+    def around(self, mean: Tensor, element_logvar: Tensor) -> Self:
+        """The same family around another mean and with another log-variance."""
+        return replace(self, mean=mean, logvar=element_logvar)
 
     @property
     def var(self) -> Tensor:
@@ -221,6 +253,21 @@ class DiagonalStudentT:
         """`logvar` itself: the pixels are independent."""
         return self.logvar
 
+    @property
+    def element_side(self) -> int:
+        """1: each pixel is an element."""
+        return 1
+
+    @classmethod
+    def from_elements(cls, mean: Tensor, element_logvar: Tensor, basis: Basis, degrees: Tensor | None) -> Self:
+        """The t distributions of this mean, log-variance and degrees, which must be given; basis is not used."""
+        assert degrees is not None
+        return cls(mean, element_logvar, degrees)
+
+    def around(self, mean: Tensor, element_logvar: Tensor) -> Self:
+        """The same family around another mean and with another log-variance."""
+        return replace(self, mean=mean, logvar=element_logvar)
+
     def element_residual(self, x: Tensor) -> Tensor:
         """x - mean, float32."""
         return x.float() - self.mean.float()
@@ -324,6 +371,20 @@ class BandGaussian:
     def element_logvar(self) -> Tensor:
         """Log-variance of the coefficients."""
         return self.band_logvar
+
+    @property
+    def element_side(self) -> int:
+        """A coefficient speaks for its whole cell."""
+        return CELL
+
+    @classmethod
+    def from_elements(cls, mean: Tensor, element_logvar: Tensor, basis: Basis, degrees: Tensor | None) -> Self:
+        """The distribution of this mean whose coefficients have this log-variance."""
+        return cls(mean, element_logvar, basis, degrees)
+
+    def around(self, mean: Tensor, element_logvar: Tensor) -> Self:
+        """The same family around another mean and with other variances of the coefficients."""
+        return replace(self, mean=mean, band_logvar=element_logvar)
 
     @property
     def logvar(self) -> Tensor:

@@ -45,10 +45,10 @@ def test_a_head_of_the_same_family_goes_on(vae_folder: Path, tiny_run: VAERun):
     assert [key for key in head if not torch.equal(head[key], started[key])] == []
 
 
-@pytest.mark.parametrize("values", [{"likelihood": "shared"}, {"perceptual": 0.5}])
+@pytest.mark.parametrize("values", [{"likelihood": "shared"}, {"likelihood": "fixed"}, {"perceptual": 0.5}])
 def test_nothing_to_learn_is_one_line(values: dict[str, object]):
     with pytest.raises(ConfigError, match="nothing but the sigma head to learn"):
-        parse(VAERun, {"preset": "tiny", "frozen": "mean", **values}, "test")
+        VAEObjective(parse(VAERun, {"preset": "tiny", "frozen": "mean", **values}, "test"))
 
 
 def test_nothing_to_keep_is_one_line(tiny_run: VAERun):

@@ -31,7 +31,7 @@ from jeppa.shipped import find_shipped
 from jeppa.train.faults import load_batches
 from jeppa.train.kl import KLTerm, latent_summary
 from jeppa.train.step import Batch, Objective, Terms
-from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
+from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.codec import measure
 from jeppa.vae.linear_start import principal_components, start_linear
 from jeppa.vae.nets import PyramidAutoencoder, encoder_parts
@@ -192,12 +192,20 @@ class VAEObjective(Objective):
 
 
 def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
-    """Weights drawn from the run's seed, or those of `init`; a sigma head of another family starts anew.
+    """Make the model with weights drawn from the run's seed, or with those of `init`.
+
+    A sigma head of another family than that of `init` keeps its random weights.
 
     Raises:
-        ConfigError: the VAE is to stay frozen, but there is none to start from.
+        ConfigError: the mean is to stay frozen, but there is no sigma head that could learn; or the VAE is to stay
+            frozen, but there is none to start from.
         CheckpointError: `init` is of another architecture.
     """
+    if config.frozen == "mean" and not LIKELIHOODS[config.likelihood].has_head:
+        raise ConfigError(
+            f"frozen: mean leaves nothing but the sigma head to learn, but {config.likelihood} has no sigma head: "
+            "leave one of them out"
+        )
     if config.frozen and init is None:
         raise ConfigError(f"frozen keeps the {config.frozen} of a trained VAE, but none is given: name it with --init")
     with torch.random.fork_rng():

@@ -19,7 +19,7 @@ the tile there instead of the picture), in the middle margin one tile hands over
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jeppa.distributions import CELL, BandGaussian, Predictive
+from jeppa.distributions import Predictive
 from jeppa.errors import ConfigError
 
 OVERLAP = 3
@@ -141,8 +141,9 @@ class Pool:
         """Count in one tile with its window `[rows,columns]`."""
         precision = weight * (-predicted.logvar.float()).exp()
         terms = [precision * predicted.mean, precision]
-        if isinstance(predicted, BandGaussian):
-            terms.append(_of_cells(weight) * (-predicted.band_logvar.float()).exp())
+        if predicted.element_side > 1:
+            elements = _average_blocks(weight, predicted.element_side)
+            terms.append(elements * (-predicted.element_logvar.float()).exp())
         self._family = predicted
         self._grow(terms, row.stop)
         scale = self._plane.scale_out
@@ -174,8 +175,7 @@ def joined(parts: list[P]) -> P:
     """One prediction of several pictures of one size."""
     first = parts[0]
     logvars = torch.cat([part.element_logvar for part in parts])
-    whole: P = _of_family(first, torch.cat([part.mean for part in parts]), logvars)
-    return whole
+    return first.around(torch.cat([part.mean for part in parts]), logvars)
 
 
 def gathered(strips: Iterator[Strip], plane: Plane) -> Any:
@@ -189,14 +189,9 @@ def gathered(strips: Iterator[Strip], plane: Plane) -> Any:
         bottom = rows.top + rows.mean.shape[2]
         mean[:, :, rows.top : bottom] = rows.mean
         logvar[:, :, rows.top : bottom] = rows.element_logvar
-    return _of_family(first.family, mean, logvar)
+    return first.family.around(mean, logvar)
 
 
-def _of_family(family: Any, mean: Tensor, element_logvar: Tensor) -> Any:
-    name = "band_logvar" if isinstance(family, BandGaussian) else "logvar"
-    return replace(family, mean=mean, **{name: element_logvar})
-
-
-def _of_cells(weight: Tensor) -> Tensor:
-    """The mean window of each cell at all its places: a coefficient belongs to a cell, not to a pixel."""
-    return F.interpolate(F.avg_pool2d(weight[None, None], CELL), scale_factor=CELL, mode="nearest")[0, 0]
+def _average_blocks(weight: Tensor, side: int) -> Tensor:
+    """The mean of a window over each block of `side` x `side` places, at all places of the block."""
+    return F.interpolate(F.avg_pool2d(weight[None, None], side), scale_factor=side, mode="nearest")[0, 0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jeppa.config import PRESETS, Likelihood, TextureConfig, VAEConfig
-from jeppa.distributions import BandGaussian, DiagonalGaussian, DiagonalStudentT, Predictive, standard_normal
+from jeppa.distributions import DiagonalGaussian, Predictive, standard_normal
 from jeppa.errors import ConfigError, DataError
 from jeppa.vae.blending import Plane, gathered
 from jeppa.vae.likelihoods import LIKELIHOODS
@@ -75,13 +75,13 @@ class HeteroscedasticVAE(nn.Module):
         self.vae: Net = build_net(config)
         self.arm = LIKELIHOODS[likelihood]
         self.sigma_head: SigmaHead | None = None
-        if self.arm.family != "constant":
+        if self.arm.has_head:
             self.sigma_head = SigmaHead(
                 config.block_out_channels[0],
                 config.pixel_unshuffle,
                 config.sigma_channels,
                 config.sigma_blocks,
-                tails=self.arm.family in ("student-t", "band-t"),
+                tails=self.arm.tails,
             )
         self.texture_head: TextureHead | None = None
         if texture is not None:
@@ -238,16 +238,13 @@ class HeteroscedasticVAE(nn.Module):
     def predict(self, features: Tensor, mean: Tensor, device: torch.device) -> Predictive:
         """The distribution around a mean `[B,3,H,W]`, from the decoder features that it was made of; on `device`."""
         if self.sigma_head is None:
-            constant = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
-            return DiagonalGaussian(mean.to(device), constant.to(device).expand_as(mean))
-        logvar = self.sigma_head(features.detach() if self.arm.stopped else features, mean.detach(), self.shared_logvar)
-        mean, logvar = mean.to(device), logvar.to(device)
-        if self.arm.family in ("band", "band-t"):
-            degrees = self.sigma_head.degrees.to(device) if self.arm.family == "band-t" else None
-            return BandGaussian(mean, logvar, self.config.basis, degrees)
-        if self.arm.family == "student-t":
-            return DiagonalStudentT(mean, logvar, self.sigma_head.degrees.to(device))
-        return DiagonalGaussian(mean, logvar)
+            one = self.shared_logvar if self.arm.variance == "shared" else torch.zeros_like(self.mean_square)
+            logvar, degrees = one.expand_as(mean), None
+        else:
+            seen = features.detach() if self.arm.mean_of_shared else features
+            logvar = self.sigma_head(seen, mean.detach(), self.shared_logvar)
+            degrees = self.sigma_head.degrees.to(device) if self.arm.tails else None
+        return self.arm.distribution.from_elements(mean.to(device), logvar.to(device), self.config.basis, degrees)
 
     def shared_logvar_after(self, error: Tensor) -> Tensor:
         """What `shared_logvar` will be once `track_error` was told `error`."""

@@ -16,7 +16,6 @@ from jeppa.errors import CheckpointError
 from jeppa.vae import LIKELIHOODS
 
 RATE_TOLERANCE = 0.03
-SAME_ENCODER = frozenset({"shared", "faithful", "band-faithful", "band-t-faithful"})
 
 # Where the controller of beta starts; near the squared error that is reached, which makes `fixed` trade like `shared`.
 FIRST_BETA: dict[Likelihood, float] = {"fixed": 0.02}
@@ -90,8 +89,13 @@ def likelihood_of(arm: str) -> Likelihood:
 
 def needs_rate(comparison: Comparison, arm: str) -> bool:
     """Whether beta has to be adapted to reach the rate of the reference arm."""
-    same = {comparison.reference, arm} <= SAME_ENCODER
+    same = _encodes_as_shared(comparison.reference) and _encodes_as_shared(arm)
     return arm != comparison.reference and not same
+
+
+def _encodes_as_shared(arm: str) -> bool:
+    """Whether the encoder is that of `shared` by construction; with LPIPS in the loss it is another one."""
+    return arm == likelihood_of(arm) and LIKELIHOODS[likelihood_of(arm)].mean_of_shared
 
 
 def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
@@ -145,4 +149,4 @@ def settled_rate(run: Run) -> float:
 
 def has_head(arm: str) -> bool:
     """Whether sigma depends on the place."""
-    return LIKELIHOODS[likelihood_of(arm)].family != "constant"
+    return LIKELIHOODS[likelihood_of(arm)].has_head

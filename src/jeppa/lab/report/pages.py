@@ -13,6 +13,7 @@ from jeppa.lab.report import compare_tables, sections
 from jeppa.lab.report.compare_tables import UNMATCHED, Entry, answers, entries
 from jeppa.lab.report.contract import Budget, Comparison, Report, Scene, read_comparison, read_object, read_report
 from jeppa.lab.report.pictures import contact_sheets
+from jeppa.lab.report.plots import arm_colours
 from jeppa.lab.report.sections import (
     Metrics,
     difference_plots,
@@ -53,6 +54,7 @@ def _template_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(duration=duration, by_label=_by_label)
+    environment.globals["arm_colours"] = arm_colours
     return environment
 
 
