@@ -180,8 +180,8 @@ def train_vae(
     from jeppa.train import VAEObjective, train
 
     objective = VAEObjective(settings, init)
-    say_skipped(objective.source)
-    follow("vae", train(objective, settings, out, resume, allow_change or ()), console)
+    say_skipped(objective.data.source)
+    follow("vae", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 
@@ -218,8 +218,8 @@ def train_diffusion(
 
     settings = with_classes(like_denoiser(asked, init))
     objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec, init)
-    say_skipped(objective.source)
-    follow("diffusion", train(objective, settings, out, resume, allow_change or ()), console)
+    say_skipped(objective.data.source)
+    follow("diffusion", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 

@@ -208,7 +208,7 @@ def training_rows(alternations: int) -> Iterator[Row]:
     config = _config()
     with tempfile.TemporaryDirectory() as folder:
         objective = VAEObjective(config)
-        with closing(train(objective, config, Path(folder) / "run")) as records, closing(plain_loop(config)) as peer:
+        with closing(train(objective, Path(folder) / "run")) as records, closing(plain_loop(config)) as peer:
             note = next(records).note
             yield race(
                 "small_train_64", lambda: _take(records), lambda: _take(peer), alternations,

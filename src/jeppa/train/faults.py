@@ -18,8 +18,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import torch
-from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from jeppa.config import OptimConfig
 from jeppa.errors import ConfigError, TrainingError
 from jeppa.machine import lacks_memory
+from jeppa.train.step import TrainState
 
 # Errors of a disk, as against those of a program that asks for a file which is not there.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES})
@@ -35,13 +34,15 @@ _SYSTEM = "os error"  # in what safetensors says of a disk, as against a file th
 
 
 @contextmanager
-def told_plainly(run: Path, optim: OptimConfig, resolution: int) -> Iterator[None]:
-    """Turn such an error within the block into a `TrainingError` with its remedy; all others pass through.
+def explain_failures(run: Path, optim: OptimConfig, resolution: int) -> Iterator[None]:
+    """Turn an error of memory, disk or readers within the block into a `TrainingError` with its remedy.
+
+    All other errors pass through.
 
     Args:
         run: the run folder, whose checkpoints stay as they are.
-        optim: that of the run, to suggest a smaller batch.
-        resolution: that of the run, to suggest a smaller one.
+        optim: settings of the run, to suggest a smaller batch.
+        resolution: of the run, to suggest a smaller one.
     """
     try:
         yield
@@ -93,14 +94,16 @@ def blame(model: nn.Module, terms: dict[str, Tensor]) -> str:
     return ", ".join(bad) if bad else "a gradient"
 
 
-def refuse_to_keep(run: Path, step: int, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> None:
-    """Raise `TrainingError` if there is anything in the model, its average or the optimizer that is not finite."""
-    state = optimizer.state_dict()["state"]
+def check_finite(run: Path, step: int, state: TrainState) -> None:
+    """Raise `TrainingError` if anything in the model, its average or the optimizer is not finite."""
+    moments = state.optimizer.state_dict()["state"]
     named = {
-        **model.state_dict(),
-        **{f"average {index}": value for index, value in enumerate(ema.shadow_params)},
+        **state.objective.state_dict(),
+        **{f"average {index}": value for index, value in enumerate(state.ema.shadow_params)},
         **{
-            f"{name} {index} of the optimizer": value for index, entry in state.items() for name, value in entry.items()
+            f"{name} {index} of the optimizer": value
+            for index, entry in moments.items()
+            for name, value in entry.items()
         },
     }
     bad = next(_non_finite(named), None)

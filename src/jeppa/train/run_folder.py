@@ -17,14 +17,13 @@ from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from jeppa.checkpoint import RUN_ID, Checkpoint, newest_checkpoint, run_id, save_checkpoint, sweep
 from jeppa.config import RunConfig, dump_yaml, load_run, parse_run
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.files import flush, write_text_atomically
-from jeppa.train.step import Objective
+from jeppa.train.step import Objective, TrainState
 
 Change = Literal["settings", "data"]
 """What a person can agree to be different: settings (but never what makes the model), the images."""
@@ -183,7 +182,65 @@ def open_run(
     return Opened(Origin(identity, config.model_dump(mode="json"), inputs, environment), checkpoint, notes)
 
 
-def publish(objective: Objective, run: Path) -> dict[str, Any]:
+def store(run: Path, step: int, state: TrainState, origin: Origin) -> Checkpoint:
+    """Export the averaged model into `run`, then save a checkpoint of it and of all that `restore` needs."""
+    with state.use_average():
+        published = _publish(state.objective, run)
+        averaged = {key: value.clone() for key, value in state.objective.state_dict().items()}
+    content = {
+        "step": step,
+        "config": origin.config,
+        "schedule": state.schedule.state_dict(),
+        "ema_steps": state.ema.optimization_step,
+        "published": published,
+    }
+    tensors = {"model": state.objective.state_dict(), "ema": averaged, "optimizer": _moments(state.optimizer)}
+    return save_checkpoint(run, step, tensors, content, state.objective.config.optim.keep, origin.for_manifest())
+
+
+def restore(checkpoint: Checkpoint, state: TrainState) -> None:
+    """Put a checkpoint's state back, bit for bit; the learning rate follows the schedule of the present settings."""
+    averaged = checkpoint.tensors("ema")
+    try:
+        state.objective.load_state_dict(averaged)
+        shadows = [p.detach().clone() for group in state.optimizer.param_groups for p in group["params"]]
+        state.objective.load_state_dict(checkpoint.tensors("model"))
+    except RuntimeError:
+        raise CheckpointError(
+            f"{checkpoint.folder}: holds a model of another architecture; use the preset of its config.yaml"
+        ) from None
+    content = checkpoint.state()
+    state.ema.shadow_params = shadows
+    state.ema.optimization_step = content["ema_steps"]
+    _restore_optimizer(state, _restore_schedule(state, content["schedule"]), checkpoint.tensors("optimizer"))
+
+
+def _restore_schedule(state: TrainState, saved: dict[str, Any]) -> list[float]:
+    """Go to the saved step of the present schedule; returns the learning rate of each group there."""
+    schedule = state.schedule
+    base_rates = schedule.base_lrs
+    schedule.load_state_dict({**saved, "base_lrs": base_rates})
+    rates = [
+        float(rate) * factor(schedule.last_epoch) for rate, factor in zip(base_rates, schedule.lr_lambdas, strict=True)
+    ]
+    schedule._last_lr = [*rates]
+    return rates
+
+
+def _restore_optimizer(state: TrainState, rates: list[float], saved: dict[str, Tensor]) -> None:
+    """The inverse of `_moments`."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        index, _, name = key.partition(".")
+        moments.setdefault(int(index), {})[name] = value
+    content = state.optimizer.state_dict()
+    content["state"] = moments
+    for group, rate in zip(content["param_groups"], rates, strict=True):
+        group["lr"] = rate
+    state.optimizer.load_state_dict(content)
+
+
+def _publish(objective: Objective, run: Path) -> dict[str, Any]:
     """`objective.publish` into `run`, file by file, so that a kill leaves none half-written."""
     temporary = run / _EXPORT
     shutil.rmtree(temporary, ignore_errors=True)
@@ -200,61 +257,6 @@ def publish(objective: Objective, run: Path) -> dict[str, Any]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return published
-
-
-def store(
-    run: Path,
-    step: int,
-    model: nn.Module,
-    averaged: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    ema: EMAModel,
-    schedule: Any,
-    published: dict[str, Any],
-    keep: int,
-    origin: Origin,
-) -> Checkpoint:
-    """Save all that `restore` needs, the averaged weights, and what `publish` measured."""
-    state = {
-        "step": step,
-        "config": origin.config,
-        "schedule": schedule.state_dict(),
-        "ema_steps": ema.optimization_step,
-        "published": published,
-    }
-    tensors = {"model": model.state_dict(), "ema": averaged, "optimizer": _moments(optimizer)}
-    return save_checkpoint(run, step, tensors, state, keep, origin.for_manifest())
-
-
-def restore(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMAModel, schedule: Any
-) -> None:
-    """Put a checkpoint's state back, bit for bit; the learning rate follows the schedule of the present settings."""
-    averaged = checkpoint.tensors("ema")
-    try:
-        model.load_state_dict(averaged)
-        shadows = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
-        model.load_state_dict(checkpoint.tensors("model"))
-    except RuntimeError:
-        raise CheckpointError(
-            f"{checkpoint.folder}: holds a model of another architecture; use the preset of its config.yaml"
-        ) from None
-    state = checkpoint.state()
-    ema.shadow_params = shadows
-    ema.optimization_step = state["ema_steps"]
-    base_rates = schedule.base_lrs
-    schedule.load_state_dict({**state["schedule"], "base_lrs": base_rates})
-    rates = [rate * factor(schedule.last_epoch) for rate, factor in zip(base_rates, schedule.lr_lambdas, strict=True)]
-    schedule._last_lr = rates
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in checkpoint.tensors("optimizer").items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = value
-    content = optimizer.state_dict()
-    content["state"] = moments
-    for group, rate in zip(content["param_groups"], rates, strict=True):
-        group["lr"] = rate
-    optimizer.load_state_dict(content)
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ second derivatives; instead the verdict must not change under a little noise (Li
 3.4).
 """
 
-from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from jeppa.config import TextureRun
-from jeppa.data import decoded_images, evaluation_images, open_source, write_png
+from jeppa.data import evaluation_images, open_source, write_png
 from jeppa.data.images import contact_sheet
 from jeppa.distributions import standard_normal
 from jeppa.lpips import load_lpips
 from jeppa.train.diffusion import weights_hash
 from jeppa.train.step import Batch, Objective, Terms
-from jeppa.train.vae import crop_batches, images_seen
+from jeppa.train.vae import CropData
 from jeppa.vae import FACTOR
 from jeppa.vae.codec import LatentCodec
 from jeppa.vae.nets import decode_features
@@ -52,6 +51,8 @@ class TextureObjective(Objective):
         codec: the VAE, which stays as it is.
     """
 
+    config: TextureRun
+    data: CropData
     older: Tensor
     stored: Tensor
 
@@ -59,9 +60,7 @@ class TextureObjective(Objective):
         super().__init__()
         self.config = config
         self.codec = codec
-        self.source = open_source(config.data.data, "train")
-        self.decoded = decoded_images(self.source, config.data)
-        self.vae_hash = weights_hash(codec)
+        self.data = CropData(config, weights_hash(codec))
         self.model = codec.vae
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -133,23 +132,6 @@ class TextureObjective(Objective):
         """The head, and the discriminator."""
         groups = [list(self.head.parameters())]
         return [*groups, list(self.discriminator.parameters())] if self.config.adversarial else groups
-
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """Random crops, as a VAE has them."""
-        return crop_batches(self.source, self.config, start, stop, self.decoded)
-
-    def inputs(self) -> dict[str, Any]:
-        """The training images, and a hash of the VAE."""
-        return {"images": len(self.source), "fingerprint": self.source.fingerprint, "vae": self.vae_hash}
-
-    def images_seen(self, steps: int) -> int:
-        """Crops taken by the first `steps` steps."""
-        return images_seen(self.config, steps)
-
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the images of a step."""
-        side = self.config.data.resolution
-        return (self.config.optim.batch_size, 3, side, side)
 
     def summary(self, means: dict[str, float]) -> dict[str, float]:
         """The losses as they are."""

@@ -16,8 +16,6 @@ from jeppa.config import TextureRun, VAERun
 from jeppa.data import (
     CropDataset,
     CropSample,
-    DecodedImages,
-    ImageSource,
     decoded_images,
     evaluation_images,
     open_source,
@@ -30,7 +28,7 @@ from jeppa.lpips import load_lpips
 from jeppa.shipped import find_shipped
 from jeppa.train.faults import load_batches
 from jeppa.train.kl import KLTerm, latent_summary
-from jeppa.train.step import Batch, Objective, Terms
+from jeppa.train.step import Batch, Objective, Terms, TrainingData
 from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.codec import measure
 from jeppa.vae.linear_start import principal_components, start_linear
@@ -39,6 +37,74 @@ from jeppa.vae.nets import PyramidAutoencoder, encoder_parts
 SHEET_IMAGES = 8
 STATISTICS_IMAGES = 512
 ESTABLISHED_UPDATES = 50  # the running error of a trained model weighs as much as this many steps
+
+
+class CropData(TrainingData):
+    """Random crops of the training images; what is at a position depends on the seed and the position alone.
+
+    Statistics of normalisation layers depend on the size of a picture. A VAE trained on crops of one size
+    shifts colours on whole pictures, so the steps take turns in crop sizes, with fewer crops of larger ones.
+
+    Args:
+        config: `seed`, `data` and the batch size of it.
+        vae: hash of the VAE that the run builds on, or None.
+    """
+
+    def __init__(self, config: VAERun | TextureRun, vae: str | None = None) -> None:
+        self.source = open_source(config.data.data, "train")
+        self._config = config
+        self._vae = vae
+        self._decoded = decoded_images(self.source, config.data)
+
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+        """Batches of crops `{"x": [B,3,R,R], "label": [B], "position": [B]}`."""
+        sides = {self._plan(step)[0] for step in range(self._config.data.sizes)}
+        crops = _SizedCrops({side: self.crops(side) for side in sides})
+        keys = (
+            [(self._plan(step)[0], position) for position in range(self.images_seen(step), self.images_seen(step + 1))]
+            for step in range(start, stop)
+        )
+        yield from load_batches(crops, keys, self._config.data.workers)
+
+    def describe(self) -> dict[str, Any]:
+        """The training images, and the VAE that the run builds on, if there is one."""
+        images = {"images": len(self.source), "fingerprint": self.source.fingerprint}
+        return images if self._vae is None else {**images, "vae": self._vae}
+
+    def images_seen(self, steps: int) -> int:
+        """Crops taken by the first `steps` steps."""
+        turns, rest = divmod(steps, self._config.data.sizes)
+        counts = [self._plan(step)[1] for step in range(self._config.data.sizes)]
+        return turns * sum(counts) + sum(counts[:rest])
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the crops of the first step."""
+        side, count = self._plan(0)
+        return (count, 3, side, side)
+
+    def crops(self, side: int) -> CropDataset:
+        """Random crops of one size with the run's augmentation."""
+        data = self._config.data
+        return CropDataset(
+            self.source, side, self._config.seed, data.min_view, data.flip, data.colour_jitter, data.patterns,
+            self._decoded,
+        )  # fmt: skip
+
+    def _plan(self, step: int) -> tuple[int, int]:
+        """Side of the crops of a step, and how many there are: about the same number of pixels in every step."""
+        doublings = step % self._config.data.sizes
+        return self._config.data.resolution << doublings, max(1, self._config.optim.batch_size >> 2 * doublings)
+
+
+class _SizedCrops(Dataset[CropSample]):
+    """Crops addressed by (size, position)."""
+
+    def __init__(self, by_size: dict[int, CropDataset]) -> None:
+        self._by_size = by_size
+
+    def __getitem__(self, key: tuple[int, int]) -> CropSample:
+        size, position = key
+        return self._by_size[size][position]
 
 
 class VAEObjective(Objective):
@@ -58,13 +124,14 @@ class VAEObjective(Objective):
         init: exported folder or shipped name of a VAE to start from, or None for random weights.
     """
 
+    config: VAERun
+    data: CropData
     coupled = True
 
     def __init__(self, config: VAERun, init: Path | None = None) -> None:
         super().__init__()
         self.config = config
-        self.source = open_source(config.data.data, "train")
-        self.decoded = decoded_images(self.source, config.data)
+        self.data = CropData(config)
         self.model = initial_model(config, init)
         self._freeze()
         if config.optim.gradient_checkpointing:
@@ -122,23 +189,6 @@ class VAEObjective(Objective):
         learn = [[one for one in net.parameters() if one.requires_grad] for net in nets if net is not None]
         return [group for group in learn if group]
 
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """Random crops; the sample at a position depends on the seed and the position alone."""
-        return crop_batches(self.source, self.config, start, stop, self.decoded)
-
-    def inputs(self) -> dict[str, Any]:
-        """The training images."""
-        return {"images": len(self.source), "fingerprint": self.source.fingerprint}
-
-    def images_seen(self, steps: int) -> int:
-        """Crops taken by the first `steps` steps."""
-        return images_seen(self.config, steps)
-
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the images of a step."""
-        side = self.config.data.resolution
-        return (self.config.optim.batch_size, 3, side, side)
-
     def summary(self, means: dict[str, float]) -> dict[str, float]:
         """PSNR (dB) and RMSE (8-bit levels) of sampled reconstructions; the bound in bits a dimension; the latent."""
         return {
@@ -165,7 +215,7 @@ class VAEObjective(Objective):
 
     def publish(self, run: Path) -> dict[str, Any]:
         """Measure the latent's shift and scale on training crops and export for diffusers."""
-        crops = self._statistics_crops()
+        crops = self.data.crops(self.config.data.resolution)
         stats = measure(self.model, (crops[n]["x"][None] for n in range(STATISTICS_IMAGES)))
         save_folder(self.model, stats.shift, stats.scale, run)
         return {"latent": stats.model_dump(mode="json")}
@@ -174,7 +224,7 @@ class VAEObjective(Objective):
         net = self.model.vae
         if isinstance(net, AutoencoderKL) and self.config.model.pixel_unshuffle != FACTOR:
             return
-        crops = self._statistics_crops()
+        crops = self.data.crops(self.config.data.resolution)
         images = torch.stack([crops[n]["x"] for n in range(STATISTICS_IMAGES)])
         if isinstance(net, PyramidAutoencoder):
             net.start_linear(images)
@@ -186,9 +236,6 @@ class VAEObjective(Objective):
         frozen = {None: (), "encoder": encoder_parts(vae), "mean": (vae,)}[self.config.frozen]
         for net in frozen:
             net.requires_grad_(False)
-
-    def _statistics_crops(self) -> CropDataset:
-        return crops_of(self.source, self.config, self.config.data.resolution, self.decoded)
 
 
 def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
@@ -227,52 +274,3 @@ def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
         raise CheckpointError(f"{init}: a VAE of another architecture; choose the --preset that it has") from None
     model.mean_square.copy_(given.mean_square)
     model.updates.fill_(ESTABLISHED_UPDATES)
-
-
-def crop_batches(
-    source: ImageSource, config: VAERun | TextureRun, start: int, stop: int, decoded: DecodedImages
-) -> Generator[Batch, None, None]:
-    """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`.
-
-    Statistics of normalisation layers depend on the size of a picture. A VAE trained on crops of one size
-    shifts colours on whole pictures, so the steps take turns in crop sizes, with fewer crops of larger ones.
-    """
-    by_size = {
-        size: crops_of(source, config, size, decoded)
-        for size in {plan(config, step)[0] for step in range(config.data.sizes)}
-    }
-    keys = (
-        [(plan(config, step)[0], n) for n in range(images_seen(config, step), images_seen(config, step + 1))]
-        for step in range(start, stop)
-    )
-    yield from load_batches(_SizedCrops(by_size), keys, config.data.workers)
-
-
-def plan(config: VAERun | TextureRun, step: int) -> tuple[int, int]:
-    """Side of the crops of a step, and how many there are: about the same number of pixels in every step."""
-    doublings = step % config.data.sizes
-    return config.data.resolution << doublings, max(1, config.optim.batch_size >> 2 * doublings)
-
-
-def images_seen(config: VAERun | TextureRun, steps: int) -> int:
-    """Crops taken by the first `steps` steps."""
-    turns, rest = divmod(steps, config.data.sizes)
-    counts = [plan(config, step)[1] for step in range(config.data.sizes)]
-    return turns * sum(counts) + sum(counts[:rest])
-
-
-def crops_of(source: ImageSource, config: VAERun | TextureRun, size: int, decoded: DecodedImages) -> CropDataset:
-    """Random crops of one size with the run's augmentation."""
-    data = config.data
-    return CropDataset(source, size, config.seed, data.min_view, data.flip, data.colour_jitter, data.patterns, decoded)
-
-
-class _SizedCrops(Dataset[CropSample]):
-    """Crops addressed by (size, position)."""
-
-    def __init__(self, by_size: dict[int, CropDataset]) -> None:
-        self._by_size = by_size
-
-    def __getitem__(self, key: tuple[int, int]) -> CropSample:
-        size, position = key
-        return self._by_size[size][position]

@@ -168,7 +168,7 @@ def work(run: Path, settings: VAERun, images: int, evaluate_at: int | None) -> N
     """Train to the end, then measure on at most `images` held-out pictures, whole or at a resolution."""
     objective = VAEObjective(settings)
     began, spoken = time.perf_counter(), 0.0
-    for record in train(objective, settings, run, resume=True):
+    for record in train(objective, run, resume=True):
         if time.perf_counter() - spoken >= SPEAK_SECONDS or record.step == record.total:
             spoken = time.perf_counter()
             _say(step=record.step, images_per_second=record.images_per_second)
