@@ -45,7 +45,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None, prefi
             names, shapes or types than expected, or NaN or infinity.
     """
     try:
-        _check_header(path)
+        _check_tensor_header(path)
         with safe_open(path, "pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118, as it is no mapping
             outlines = {name.removeprefix(prefix): _read_outline(file, name, path) for name in names}
@@ -59,7 +59,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None, prefi
         raise CheckpointError(f"{path}: cannot be read ({reason}); restore the file") from None
 
 
-def _check_header(path: Path) -> None:
+def _check_tensor_header(path: Path) -> None:
     """Refuse a header that is huge or holds a name twice: safetensors keeps the last one without a word."""
     with open_regular(path) as stream:
         length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")

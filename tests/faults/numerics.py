@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 from jeppa.config import Likelihood
 from jeppa.distributions import DiagonalGaussian, Predictive
 from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE
-from jeppa.vae.sigma_head import bounded_logvar
+from jeppa.vae.sigma_head import bound_logvar
 from results.synthetic import known_gaussian
 
 LEAST_SIGMA = torch.tensor(-6.0).exp()
@@ -62,7 +62,7 @@ def gradients_are_right() -> bool:
 
 def predicted(arm: Likelihood, mean: Tensor, raw: Tensor) -> Predictive:
     """A decoder's answer of the family of `arm`, its log-variance bounded as the sigma head bounds it."""
-    logvar, degrees = bounded_logvar(raw), torch.tensor(3.0)
+    logvar, degrees = bound_logvar(raw), torch.tensor(3.0)
     tails = degrees if LIKELIHOODS[arm].tails else None
     return LIKELIHOODS[arm].distribution.from_elements(mean, logvar, "lapped", tails)
 
@@ -96,7 +96,7 @@ def learn_sigma(steps: int = 150) -> tuple[float, float]:
     shared = torch.tensor(-4.5)
 
     def predict(mean: Tensor) -> DiagonalGaussian:
-        return DiagonalGaussian(mean, bounded_logvar(shared + net(mean[..., None])[..., 0]))
+        return DiagonalGaussian(mean, bound_logvar(shared + net(mean[..., None])[..., 0]))
 
     for _ in range(steps):
         rows = torch.randperm(len(known.x))[:8]

@@ -9,7 +9,7 @@ from jeppa.config import PRESETS, Likelihood
 from jeppa.errors import ConfigError, DataError
 from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE, load_folder, pad_to_multiple, save_folder
 from jeppa.vae.linear_start import principal_components, start_linear
-from jeppa.vae.sigma_head import SigmaHead, bounded_logvar, log_contrast
+from jeppa.vae.sigma_head import SigmaHead, bound_logvar, log_contrast
 
 WITH_HEAD = {name: arm for name, arm in LIKELIHOODS.items() if arm.has_head}
 FAITHFUL = [name for name, arm in WITH_HEAD.items() if arm.mean_of_shared]
@@ -165,7 +165,7 @@ def test_the_running_error_is_the_mean_at_first_and_a_moving_average_later():
 def test_log_sigma_stays_between_floor_and_ceiling_with_a_finite_gradient(raw: float):
     """Red when either soft clip is removed."""
     value = torch.tensor(raw, requires_grad=True)
-    bounded = bounded_logvar(value)
+    bounded = bound_logvar(value)
     bounded.backward()
     assert -12.0 <= bounded.item() <= 4.0
     assert value.grad is not None
@@ -175,7 +175,7 @@ def test_log_sigma_stays_between_floor_and_ceiling_with_a_finite_gradient(raw: f
 def test_just_below_the_floor_a_gradient_still_leads_back():
     """Red when the soft clip is a hard one: a pixel that once hit the floor would never leave it."""
     value = torch.tensor(-14.0, requires_grad=True)
-    bounded_logvar(value).backward()
+    bound_logvar(value).backward()
     assert value.grad is not None
     assert value.grad.item() > 0.05
 

@@ -1,6 +1,6 @@
 """Training of the latent denoiser and its variance head on standardised latents of a frozen VAE.
 
-Training starts from a trained net that is kept as it is, from one that learns on, or from noise.
+A run starts from a trained net that stays frozen, from a trained net that goes on learning, or from random weights.
 """
 
 import hashlib
@@ -44,9 +44,10 @@ CLASSES = "class_embedding.weight"
 
 
 def like_denoiser(config: DiffusionRun, init: Path | None = None) -> DiffusionRun:
-    """`config` with the architecture of the trained denoiser that it keeps, or else of `init`, if there is one.
+    """`config` with the architecture of the trained denoiser that the run starts from, if there is one.
 
-    What is kept knows its classes, and its variance head is new; what learns on takes the classes of the new data.
+    A denoiser that stays frozen (`config.denoiser`) keeps its classes and gets a new variance head. A denoiser that
+    goes on learning (`init`) takes the classes of the new data.
 
     Raises:
         ConfigError: there is no denoiser.
@@ -54,69 +55,72 @@ def like_denoiser(config: DiffusionRun, init: Path | None = None) -> DiffusionRu
     source = config.denoiser or init
     if source is None:
         return config
-    found = describe_denoiser(source)
+    about = describe_denoiser(source)
     if config.denoiser is None:
-        model = found.config.model_copy(update={"num_classes": None})
-        return config.model_copy(update={"model": model, "prediction": found.prediction})
-    model = found.config.model_copy(update={"variance_channels": config.model.variance_channels})
-    classes = found.config.num_classes is not None
-    return config.model_copy(update={"model": model, "prediction": found.prediction, "classes": classes})
+        model = about.config.model_copy(update={"num_classes": None})
+        return config.model_copy(update={"model": model, "prediction": about.prediction})
+    model = about.config.model_copy(update={"variance_channels": config.model.variance_channels})
+    classes = about.config.num_classes is not None
+    return config.model_copy(update={"model": model, "prediction": about.prediction, "classes": classes})
 
 
 def keep(denoiser: Denoiser, trained: Model) -> None:
-    """Take over the net of a trained denoiser and freeze it."""
+    """Copy the net of a trained denoiser and freeze it."""
     try:
-        denoiser.unet.load_state_dict(_net(trained).unet.state_dict())
+        denoiser.unet.load_state_dict(_denoiser_of(trained).unet.state_dict())
     except RuntimeError:
-        raise _differs(trained) from None
+        raise _differing_net(trained) from None
     denoiser.unet.requires_grad_(False)
 
 
 def start_from(denoiser: Denoiser, labels: tuple[str, ...], trained: Model) -> None:
-    """Take over net and variance head; a class of a known name keeps what was learned of it, a new one starts as none.
+    """Copy net and variance head of a trained denoiser, including the embeddings of classes of the same name.
+
+    A class that the trained denoiser does not know starts with its embedding of "no class".
 
     Args:
-        denoiser: to change.
-        labels: its classes.
-        trained: where from.
+        denoiser: the one to change.
+        labels: names of its classes.
+        trained: the model to copy from.
 
     Raises:
         CheckpointError: `trained` is a VAE.
         ConfigError: another architecture.
     """
-    given = _net(trained)
+    source = _denoiser_of(trained)
     try:
-        _load_state(denoiser.unet, given.unet, {CLASSES: _classes(denoiser, labels, trained)})
-        if denoiser.head is not None and given.head is not None:
-            _load_state(denoiser.head, given.head, {})
+        _load_state(denoiser.unet, source.unet, {CLASSES: _classes(denoiser, labels, trained)})
+        if denoiser.head is not None and source.head is not None:
+            _load_state(denoiser.head, source.head, {})
     except RuntimeError:
-        raise _differs(trained) from None
+        raise _differing_net(trained) from None
 
 
-def _load_state(net: nn.Module, given: nn.Module, instead: dict[str, Tensor | None]) -> None:
-    state = {name: value for name, value in given.state_dict().items() if name not in instead}
+def _load_state(net: nn.Module, source: nn.Module, instead: dict[str, Tensor | None]) -> None:
+    """Copy the weights of `source`, but for those named in `instead`; None leaves one out."""
+    state = {name: value for name, value in source.state_dict().items() if name not in instead}
     net.load_state_dict(state | {name: value for name, value in instead.items() if value is not None})
 
 
 def _classes(denoiser: Denoiser, labels: tuple[str, ...], trained: Model) -> Tensor | None:
-    """Rows of the class embedding by name, the last one being that of no class; None for a net without classes."""
+    """The class embedding for `labels`, its last row that of "no class"; None for a net without classes."""
     if denoiser.unet.config.num_class_embeds is None:
         return None
     fresh: Tensor = denoiser.unet.state_dict()[CLASSES]
-    given: Tensor | None = _net(trained).unet.state_dict().get(CLASSES)
-    if given is None:
+    known: Tensor | None = _denoiser_of(trained).unet.state_dict().get(CLASSES)
+    if known is None:
         return fresh
     rows = [trained.labels.index(label) if label in trained.labels else len(trained.labels) for label in labels]
-    return given[torch.tensor([*rows, len(trained.labels)])].clone()
+    return known[torch.tensor([*rows, len(trained.labels)])].clone()
 
 
-def _net(trained: Model) -> Denoiser:
+def _denoiser_of(trained: Model) -> Denoiser:
     if trained.denoiser is None:
         raise CheckpointError(f"{trained.path}: a VAE without a denoiser; give the run folder of a denoiser")
     return trained.denoiser
 
 
-def _differs(trained: Model) -> ConfigError:
+def _differing_net(trained: Model) -> ConfigError:
     return ConfigError(f"{trained.path}: its net differs from the settings: leave the model's settings out")
 
 

@@ -111,11 +111,12 @@ class VAEObjective(Objective):
     """Negative evidence lower bound of crops: decoder NLL plus beta times KL, in nats a dimension.
 
     With `perceptual`, LPIPS of the mean is added. The mean is then no longer the conditional mean, and sigma is that
-    of x around this mean: E[(x - mean)^2]. LPIPS samples its features every 4 pixels, so a decoder in step with it can
-    win by a lattice of that period; in each step the crops are therefore moved under it by a random number of pixels,
-    one of the transformations of Kettunen et al., arXiv 1906.03973.
+    of x around this mean: E[(x - mean)^2]. LPIPS samples its features every 4 pixels, so a decoder can lower it by a
+    lattice of that period. In each step the crops are therefore shifted by a random number of pixels before LPIPS sees
+    them, one of the transformations of Kettunen et al., arXiv 1906.03973.
 
-    Coupled, because the variance that all pixels share, and whether a channel has its free bits, are the batch's.
+    It is coupled, because the variance that all pixels share, and whether a channel has used up its free bits, are
+    properties of the whole batch.
 
     Source: Kingma and Welling, arXiv 1312.6114, equation 3; beta as in Higgins et al., ICLR 2017.
 
@@ -142,7 +143,7 @@ class VAEObjective(Objective):
             self._start_linear()
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The noise of the latent's posterior beside the crops, and for LPIPS how far they are moved under it."""
+        """Add the noise of the latent's posterior to the crops and, for LPIPS, how far they are shifted."""
         count, _, height, width = batch["x"].shape
         like = batch["x"].new_empty(count, self.config.model.latent_channels, height // FACTOR, width // FACTOR)
         drawn = {**batch, "noise": standard_normal(like, generator)}
@@ -168,7 +169,7 @@ class VAEObjective(Objective):
             loss = (reconstruction + latent.pop("weighted")) / dims
             if self._lpips is not None:
                 down, across = batch["moved"][0].tolist()
-                pair = (F.pad(one, (across, 0, down, 0), mode="replicate") for one in (x, decoded.mean))
+                pair = (F.pad(picture, (across, 0, down, 0), mode="replicate") for picture in (x, decoded.mean))
                 latent["lpips"] = self._lpips.distance(*pair)
                 loss = loss + self.config.perceptual * latent["lpips"]
             return {
@@ -179,14 +180,14 @@ class VAEObjective(Objective):
             }
 
     def advance(self, means: Terms) -> None:
-        """Move the running error of the model, and what the KL term remembers."""
+        """Update the running error of the model, and what the KL term remembers."""
         self.model.track_error(means["squared_error"])
         self.kl.advance(means["rate"])
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """What is not frozen of the autoencoder, and the sigma head apart: clipping one never changes the other."""
+        """The autoencoder, unless frozen, and the sigma head apart from it: clipping one never changes the other."""
         nets = (self.model.vae, self.model.sigma_head)
-        learn = [[one for one in net.parameters() if one.requires_grad] for net in nets if net is not None]
+        learn = [[p for p in net.parameters() if p.requires_grad] for net in nets if net is not None]
         return [group for group in learn if group]
 
     def summary(self, means: dict[str, float]) -> dict[str, float]:
@@ -265,12 +266,12 @@ def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
 
 def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
     shipped = find_shipped(init)
-    given, _ = load_folder(init if shipped is None else shipped.vae)
+    source, _ = load_folder(init if shipped is None else shipped.vae)
     try:
-        model.vae.load_state_dict(given.vae.state_dict())
-        if model.sigma_head is not None and given.sigma_head is not None and given.arm.family == model.arm.family:
-            model.sigma_head.load_state_dict(given.sigma_head.state_dict())
+        model.vae.load_state_dict(source.vae.state_dict())
+        if model.sigma_head is not None and source.sigma_head is not None and source.arm.family == model.arm.family:
+            model.sigma_head.load_state_dict(source.sigma_head.state_dict())
     except RuntimeError:
         raise CheckpointError(f"{init}: a VAE of another architecture; choose the --preset that it has") from None
-    model.mean_square.copy_(given.mean_square)
+    model.mean_square.copy_(source.mean_square)
     model.updates.fill_(ESTABLISHED_UPDATES)

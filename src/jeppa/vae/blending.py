@@ -1,9 +1,9 @@
-"""Tiles become one picture: the answers of a net, pooled where tiles overlap.
+"""How tiles become one picture: the predictions of a net are pooled where tiles overlap.
 
 A tile is pooled with its neighbours as a product of Gaussians with powers k that sum to 1 at each place. Precisions
 add up, 1/v = sum k_i / v_i, and the mean is weighted by inverse variance, m = v sum (k_i / v_i) m_i. Two tiles at one
-place are two answers to the same question from nearly the same pixels, not two measurements: v lies between the
-variances of the tiles and never below the smallest.
+place predict it from nearly the same pixels, so they are not two independent measurements: v lies between the variances
+of the tiles and never below the smallest.
 
 Source: Genest and Zidek, Combining probability distributions, Statistical Science 1(1), 1986.
 
@@ -13,8 +13,8 @@ Tiles lie along one side of a picture like this, and the windows that blend them
     tile i+1        ..........////////1111111...
                    margin    margin  margin
 
-Neighbours share three margins. Within one margin of its own end a tile is not trusted at all (the net saw the end of
-the tile there instead of the picture), in the middle margin one tile hands over to the next.
+Neighbours share three margins. Within one margin of its own end a tile is not used at all, because the net saw the end
+of the tile there instead of the picture. Over the middle margin one tile fades into the next.
 """
 
 import math
@@ -32,7 +32,7 @@ from jeppa.errors import ConfigError
 
 OVERLAP = 3
 LEAST_TILE = 5
-"""Overlap and shortest tile in margins: tiles of half that step must still be able to fade at both ends."""
+"""Overlap and shortest tile, in margins: the shortest tile can still fade at both ends."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Span:
 
 
 def spans(length: int, tile: int, margin: int) -> list[Span]:
-    """Tiles of about one size, at most `tile` long, that cover `length` cells; neighbours share 3 margins.
+    """Tiles of nearly the same size, at most `tile` long, that cover `length` cells; neighbours share 3 margins.
 
     Raises:
         ConfigError: a tile shorter than 5 margins.
@@ -94,7 +94,7 @@ P = TypeVar("P", bound=Predictive)
 
 @dataclass(frozen=True)
 class Plane:
-    """A picture of `height` x `width` cells of 8x8 pixels, and the places a side in each cell of a net's two ends."""
+    """A picture of `height` x `width` cells of 8x8 pixels, and the places on a side of a cell at a net's two ends."""
 
     height: int
     width: int
@@ -111,7 +111,8 @@ class Strip:
         mean: `[1,C,rows,width]`.
         logvar: of each place, same shape.
         element_logvar: of the elements of the family, same shape: `logvar` itself or that of bands.
-        family: any prediction of the family, for its other parameters; the whole one if there is one tile only.
+        family: any prediction of the net, for the parameters that do not depend on the place; if there is only one
+            tile, the prediction of it.
     """
 
     top: int
@@ -121,14 +122,14 @@ class Strip:
     family: Predictive
 
     def below(self, row: int) -> "Strip":
-        """The part of it from this row of the picture on."""
+        """The part of the strip from this row of the picture on."""
         if row <= self.top:
             return self
         kept = (..., slice(row - self.top, None), slice(None))
         return Strip(row, self.mean[kept], self.logvar[kept], self.element_logvar[kept], self.family)
 
 
-class Pool:
+class TilePool:
     """Sums over the tiles of the rows that are not finished yet: precision x mean, precision, precision of bands."""
 
     def __init__(self, plane: Plane) -> None:
@@ -138,7 +139,7 @@ class Pool:
         self._family: Predictive | None = None
 
     def add(self, predicted: Predictive, weight: Tensor, row: Span, column: Span) -> None:
-        """Count in one tile with its window `[rows,columns]`."""
+        """Add one tile, weighted by its window `[rows,columns]`."""
         precision = weight * (-predicted.logvar.float()).exp()
         terms = [precision * predicted.mean, precision]
         if predicted.element_side > 1:
@@ -152,7 +153,7 @@ class Pool:
             total[:, :, top:bottom, column.start * scale : column.stop * scale] += term
 
     def finish(self, stop: int) -> Strip:
-        """Give away the rows of cells up to `stop`, which no further tile reaches."""
+        """Return the rows of cells up to `stop`, which no further tile reaches, and forget them."""
         assert self._family is not None
         count = (stop - self._top) * self._plane.scale_out
         done = [total[:, :, :count] for total in self._sums]
@@ -163,23 +164,23 @@ class Pool:
         return strip
 
     def _grow(self, like: list[Tensor], bottom: int) -> None:
-        """Room for the rows of cells up to `bottom`."""
+        """Make room for the rows of cells up to `bottom`."""
         scale = self._plane.scale_out
         width = self._plane.width * scale
-        sums = self._sums or [one.new_zeros(1, one.shape[1], 0, width) for one in like]
+        sums = self._sums or [term.new_zeros(1, term.shape[1], 0, width) for term in like]
         missing = (bottom - self._top) * scale - sums[0].shape[2]
         self._sums = [F.pad(total, (0, 0, 0, missing)) for total in sums] if missing else sums
 
 
-def joined(parts: list[P]) -> P:
-    """One prediction of several pictures of one size."""
+def join_pictures(parts: list[P]) -> P:
+    """Join predictions of pictures of one size into the prediction of a batch."""
     first = parts[0]
     logvars = torch.cat([part.element_logvar for part in parts])
     return first.around(torch.cat([part.mean for part in parts]), logvars)
 
 
-def gathered(strips: Iterator[Strip], plane: Plane) -> Any:
-    """All rows of a picture as one prediction of the net's family."""
+def gather_rows(strips: Iterator[Strip], plane: Plane) -> Any:
+    """Gather all rows of a picture into one prediction of the net's family."""
     first = next(strips)
     if first.family.mean.shape == first.mean.shape:
         return first.family

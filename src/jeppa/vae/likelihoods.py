@@ -1,4 +1,4 @@
-"""Decoder likelihoods: how far a reconstruction is from its image, in nats.
+"""Decoder likelihoods: the losses that compare a prediction with its image, in nats, and the registry of them.
 
 All share one interface, `loss(x, decoded, shared_logvar) -> [B]`: what is minimised, summed over colour and place,
 log(2 pi) included, for x in [-1,1] (8-bit data scaled by 1/127.5). The variance floor is the sigma head's
@@ -55,9 +55,9 @@ def shared(x: Tensor, decoded: Predictive, shared_logvar: Tensor) -> Tensor:
 
 
 def nll(x: Tensor, decoded: Predictive, shared_logvar: Tensor) -> Tensor:
-    """NLL of the predicted distribution, of whatever family, `[B]` nats.
+    """NLL of the predicted distribution, of any family, `[B]` nats.
 
-    The gradient of a Gaussian's mean is (mean - x) / variance: what is hard to predict is soon left alone.
+    The gradient of a Gaussian's mean is (mean - x) / variance, so the mean soon stops learning what is hard to predict.
     Source: Kingma and Welling, arXiv 1312.6114, appendix C.2; the trap: Seitzer et al., arXiv 2203.09168, section 3.
     """
     return -decoded.log_prob(x)
@@ -77,8 +77,8 @@ def beta_nll(x: Tensor, decoded: Predictive, shared_logvar: Tensor) -> Tensor:
 def faithful(x: Tensor, decoded: Any, shared_logvar: Tensor) -> Tensor:
     """`shared` for the mean plus the NLL with a stopped mean for the variance, `[B]` nats.
 
-    The features under the variance head are stopped too (`HeteroscedasticVAE.decode`), so encoder and mean are
-    trained exactly as by `shared`: hard regions are not given up to a large variance.
+    The gradient is stopped at the features that the sigma head reads too (`HeteroscedasticVAE.predict`), so encoder and
+    mean are trained exactly as by `shared`, and hard regions are not given up in exchange for a large variance.
     Source: Stirn et al., arXiv 2212.09184, equation 5, with the sigma-VAE's scale on the squared error.
     """
     variance_term = nll(x, replace(decoded, mean=decoded.mean.detach()), shared_logvar)
