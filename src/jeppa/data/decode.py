@@ -26,7 +26,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageErro
 from jeppa.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What is read, by Pillow's names. Vector and page formats never: some of them start an interpreter."""
+"""Formats that are read, by Pillow's names. Vector and page formats never: some of them start an interpreter."""
 HEAD_BYTES = 32
 AVIF, HEIC, JPEG_XL = "AVIF", "HEIC", "JPEG XL"
 REMEDIES = {
@@ -35,7 +35,7 @@ REMEDIES = {
     # Every decoder of it for Python expands the picture before its size can be checked, so no extra brings one.
     JPEG_XL: "no extra reads it, jeppa[formats] neither: convert it to PNG or JPEG",
 }
-"""What to do about a format that is an image, but not read here and now."""
+"""Advice for image formats that are not read, or not without their decoder."""
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
 _FOREIGN = (
     (b"%pdf", "PDF"),
@@ -52,16 +52,16 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Whether `head`, the first `HEAD_BYTES` of a file, bears the clear signature of a format read here.
+    """Whether `head`, the first `HEAD_BYTES` of a file, starts with the signature of a format that is read.
 
-    BMP and PPM have signatures of two letters, which a text can start with, and are not recognised.
+    BMP and PPM are not recognised: their signatures have two letters, and an ordinary text can start with those.
     """
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     return is_webp or head.startswith(_SIGNATURES)
 
 
 def foreign_kind(head: bytes) -> str | None:
-    """The name of a format that people take for an image but that is not among `FORMATS`, or None."""
+    """The name of an image, page or video format that is not among `FORMATS`, or None."""
     if head[4:8] == b"ftyp":
         if head[8:11] == b"avi":
             return AVIF
@@ -71,7 +71,7 @@ def foreign_kind(head: bytes) -> str | None:
 
 
 def optional_format(head: bytes) -> str | None:
-    """Pillow's name of a format that is read only where its decoder is installed, and is; else None."""
+    """Pillow's name of an optional format whose decoder is installed; None for any other file."""
     kind = foreign_kind(head)
     if kind == AVIF and features.check("avif"):
         return "AVIF"
@@ -116,7 +116,7 @@ def read_pixels(source: Path | bytes, name: str | None = None, max_pixels: int =
     try:
         image.load()
         return np.array(_flatten(_turn_upright(image), called))
-    except (DataError, MemoryError):  # a want of memory says nothing about the file
+    except (DataError, MemoryError):  # a lack of memory says nothing about the file
         raise
     except Exception as error:  # on damaged files Pillow raises anything from SyntaxError to struct.error
         raise _refusal(called, f"it is damaged ({one_line(error)})", _DELETE) from error
