@@ -17,6 +17,7 @@ from jeppa.data import (
     CropDataset,
     CropSample,
     evaluation_images,
+    make_image_cache,
     open_source,
     write_png,
 )
