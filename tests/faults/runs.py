@@ -11,7 +11,7 @@ from torch import Tensor
 
 import jeppa.train.vae
 from jeppa.checkpoint import newest_checkpoint
-from jeppa.cli.flags import merge
+from jeppa.cli.core import merge
 from jeppa.config import VAERun, dump_yaml, parse
 from jeppa.data import write_png
 from jeppa.train import VAEObjective, train

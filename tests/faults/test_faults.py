@@ -44,7 +44,7 @@ from watch import Watch
 import jeppa
 from jeppa.checkpoint import verify
 from jeppa.cli import run as command_line
-from jeppa.cli.flags import say_skipped
+from jeppa.cli.core import say_skipped
 from jeppa.config import DiffusionRun, VAERun
 from jeppa.data import CropDataset, open_source, write_png
 from jeppa.data.decode import read_pixels

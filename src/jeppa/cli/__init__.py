@@ -2,20 +2,99 @@
 
 Exit codes: 0 done, 2 bad usage or input (one line), 1 a failure of ours, 130 or 143 after a signal.
 
-The commands that measure are in this file; those that train models and make pictures are in `jeppa.cli.core`. Each
-command imports what it needs when it runs, so that `jeppa --help` does not wait for torch.
+The commands that mix pictures and that measure are in this file; those that train models, reconstruct and generate are
+in `jeppa.cli.core`. Each command imports what it needs when it runs, so that `jeppa --help` does not wait for torch.
 """
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 
-from jeppa.cli.core import generate, interpolate, mix, reconstruct, train_app
-from jeppa.cli.flags import complain, console, say, say_skipped
-from jeppa.config import parse
+from jeppa.cli.core import (
+    Flat,
+    Speed,
+    complain,
+    console,
+    flags_of,
+    generate,
+    open_model,
+    parse_flags,
+    reconstruct,
+    say,
+    say_skipped,
+    train_app,
+)
+from jeppa.config import DDIMSettings, parse
 from jeppa.errors import JeppaError
+
+if TYPE_CHECKING:
+    MorphFlags = Any
+else:
+    MorphFlags = flags_of("MorphFlags", DDIMSettings)
+
+
+def interpolate(
+    *,
+    model: Path,
+    a: Path,
+    b: Path,
+    out: Path,
+    frames: int = 9,
+    method: Literal["fade", "morph"] = "fade",
+    precision: Speed = "auto",
+    flags: Annotated[MorphFlags | None, Flat] = None,
+) -> None:
+    """Walk from one picture to another.
+
+    Writes the frames, a contact sheet and an animation.
+
+    Args:
+        model: run folder, exported folder or name of a shipped model.
+        a: first picture.
+        b: second picture.
+        out: folder to write.
+        frames: how many, both ends included.
+        method: fade: the straight line between the latents; morph: by way of noise, for the run folder of a denoiser.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
+    """
+    from jeppa.outputs import interpolate_files
+
+    settings = parse_flags(flags, DDIMSettings)
+    say(str(interpolate_files(open_model(model, precision), a, b, out, frames, method, settings)))
+
+
+def mix(
+    *,
+    model: Path,
+    a: Path,
+    b: Path,
+    out: Path,
+    share: float = 0.5,
+    method: Literal["fuse", "morph", "fade"] | None = None,
+    precision: Speed = "auto",
+    flags: Annotated[MorphFlags | None, Flat] = None,
+) -> None:
+    """Make one picture of two.
+
+    Writes fade.png, fuse.png, with a denoiser morph.png, and sheet.png: all of them between the two pictures.
+
+    Args:
+        model: run folder, exported folder or name of a shipped model.
+        a: first picture.
+        b: second picture.
+        out: folder to write.
+        share: weight of the second picture, 0 to 1.
+        method: only this one. fade: the average of the latents; fuse: the same, weighted at each place by how sure the
+            encoder is of either; morph: the middle of the way through noise, for the run folder of a denoiser.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
+    """
+    from jeppa.outputs import mix_files
+
+    settings = parse_flags(flags, DDIMSettings)
+    say(str(mix_files(open_model(model, precision), a, b, out, share, [method] if method else [], settings)))
 
 
 def models() -> None:
