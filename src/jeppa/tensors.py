@@ -31,7 +31,9 @@ DTYPES = {
 _LENGTH_BYTES = 8
 
 
-def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None, prefix: str = "") -> dict[str, Tensor]:
+def read_tensors(
+    path: Path, expected: Mapping[str, Tensor] | None = None, prefix: str = "", half: bool = False
+) -> dict[str, Tensor]:
     """Read the tensors of a file into memory, on the CPU.
 
     Args:
@@ -39,6 +41,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None, prefi
         expected: for each name, without `prefix`, a tensor of the shape and type that the file must hold; its device
             does not matter and may be `meta`. None accepts whatever the file holds.
         prefix: only names that begin with it are read, and they are returned without it.
+        half: the file may hold float16 where float32 is expected; what is returned is float32.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds a name twice, a type that is not in `DTYPES`, other
@@ -50,8 +53,13 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None = None, prefi
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118, as it is no mapping
             outlines = {name.removeprefix(prefix): _read_outline(file, name, path) for name in names}
             if expected is not None:
-                _check_architecture(outlines, expected, path)
-            return {name.removeprefix(prefix): _read_finite(file, name, path) for name in names}
+                _check_architecture(outlines, expected, path, half)
+            tensors = {name.removeprefix(prefix): _read_finite(file, name, path) for name in names}
+        if half:
+            return {
+                name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()
+            }
+        return tensors
     except SafetensorError as error:
         raise _damaged(path, " ".join(str(error).split())[:160]) from None
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; more memory than torch can allocate
@@ -77,14 +85,15 @@ def _read_outline(file: Any, name: str, path: Path) -> Tensor:
     return torch.empty(entry.get_shape(), dtype=dtype, device="meta")
 
 
-def _check_architecture(outlines: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+def _check_architecture(outlines: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, half: bool) -> None:
     differing = next(iter(sorted(outlines.keys() ^ expected.keys())), None)
     if differing is not None:
         problem = f"{differing!r:.80} is {'missing' if differing in expected else 'not known'}"
         raise _another_architecture(path, problem)
     for name, outline in outlines.items():
         like = expected[name]
-        if outline.shape != like.shape or outline.dtype != like.dtype:
+        halved = half and (outline.dtype, like.dtype) == (torch.float16, torch.float32)
+        if outline.shape != like.shape or not (outline.dtype == like.dtype or halved):
             problem = f"{name!r:.80} is {outline.dtype} {list(outline.shape)}, not {like.dtype} {list(like.shape)}"
             raise _another_architecture(path, problem)
 
@@ -113,7 +122,8 @@ def read_part(outline: torch.nn.Module, class_name: str, folder: Path) -> dict[s
     """Read the weights of one module of an exported folder.
 
     Args:
-        outline: the module on the meta device; the weights must have its names, shapes and types.
+        outline: the module on the meta device; the weights must have its names, shapes and types, or be float16
+            where it is float32.
         class_name: the class that `config.json` must name.
         folder: holds `config.json` and the weights.
 
@@ -133,4 +143,4 @@ def read_part(outline: torch.nn.Module, class_name: str, folder: Path) -> dict[s
     foreign = next((path for path in sorted(folder.iterdir()) if path.name.endswith(FOREIGN)), None)
     if foreign is not None:
         raise CheckpointError(f"{foreign}: code, pickles and split weights have no place here; do not use this folder")
-    return read_tensors(folder / "diffusion_pytorch_model.safetensors", outline.state_dict())
+    return read_tensors(folder / "diffusion_pytorch_model.safetensors", outline.state_dict(), half=True)

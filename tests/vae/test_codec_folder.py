@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
 
 from jeppa.errors import JeppaError
 from jeppa.vae import HeteroscedasticVAE, load_folder, save_folder
@@ -67,3 +68,15 @@ def test_a_damaged_folder_is_refused_in_one_line(model: HeteroscedasticVAE, tmp_
     with pytest.raises(JeppaError, match=word) as caught:
         load_folder(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@torch.no_grad()
+def test_float16_weights_are_read_as_float32(model: HeteroscedasticVAE, tmp_path: Path):
+    """Red when a folder of half the size is refused, or its weights stay float16."""
+    save_folder(model, SHIFT, SCALE, tmp_path)
+    for path in tmp_path.glob("*/*.safetensors"):
+        save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path)
+    again, _ = load_folder(tmp_path)
+    state = again.vae.state_dict()
+    assert all(value.half().float().equal(state[name]) for name, value in model.vae.state_dict().items())
+    assert {value.dtype for value in again.parameters()} == {torch.float32}
