@@ -14,6 +14,7 @@ import cyclopts
 
 from jeppa.cli.core import generate, interpolate, mix, reconstruct, train_app
 from jeppa.cli.flags import complain, console, say, say_skipped
+from jeppa.cli.studio import studio
 from jeppa.config import parse
 from jeppa.errors import JeppaError
 
@@ -165,7 +166,7 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
-for command in (reconstruct, generate, interpolate, mix, bench, models):
+for command in (reconstruct, generate, interpolate, mix, studio, bench, models):
     app.command(command)
 app.command(run_evaluate, name="evaluate")
 app.command(run_calibrate, name="calibrate")
