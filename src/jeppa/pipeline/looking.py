@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ class Look:
     @property
     def levels(self) -> Levels:
         """The sigma map, float32 `[H,W]`: the colours' variances are averaged before the root."""
-        return np.sqrt(np.square(self.sigma.astype(np.float32)).mean(2))
+        return np.asarray(np.sqrt(np.square(self.sigma.astype(np.float32)).mean(2)), np.float32)
 
     def at(self, row: int, column: int, level: float = 0.9) -> Readout:
         """What is known of one pixel, with the central interval of probability `level`.
@@ -84,8 +85,10 @@ class Look:
             raise ConfigError(f"pixel ({column}, {row}) lies outside a picture of {width}x{height}")
         mean, sigma = (part[row, column].astype(np.float64) for part in (self.mean, self.sigma))
         reach = interval_reach(level) * sigma
-        parts = self.pixels[row, column].astype(np.float64), mean, sigma, mean - reach, mean + reach
-        return Readout(*((float(r), float(g), float(b)) for r, g, b in parts), level)
+        value = self.pixels[row, column]
+        return Readout(
+            _triple(value), _triple(mean), _triple(sigma), _triple(mean - reach), _triple(mean + reach), level
+        )
 
     def covered(self, level: float) -> tuple[npt.NDArray[np.bool_], float]:
         """Where all three colours of the original lie in their central interval, `[H,W]`, and the share of numbers.
@@ -98,7 +101,12 @@ class Look:
         """
         reach = interval_reach(level) * self.sigma.astype(np.float32) + 0.5
         inside = np.abs(self.pixels - self.mean.astype(np.float32)) <= reach
-        return inside.all(2), float(inside.mean())
+        return np.asarray(inside.all(2)), float(inside.mean())
+
+
+def _triple(values: npt.NDArray[Any]) -> Triple:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
 
 
 def look(model: Model, pixels: Pixels) -> Look:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from jeppa.config import DDIMSettings, parse
+from jeppa.data.decode import Pixels
 from jeppa.data.images import fit, to_pixels, to_x
 from jeppa.outputs import animation_bytes, made_by
 from jeppa.pipeline import Method, between, even_shares
@@ -25,7 +26,7 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
         with gr.Column(scale=3, min_width=320):
             status = status_line()
             loop = gr.HTML("", elem_classes="jp-loop", apply_default_css=False)
-            strip = part("gallery", elem_id="blend-strip")
+            strip = part("gallery", hint=t("blend.empty"), elem_id="blend-strip")
         with gr.Column(scale=1, min_width=300):
             first = part(
                 "drop", {"builtin": PHOTOS[0]}, photos=list(PHOTOS), label_text=t("blend.first"), elem_id="blend-first"
@@ -54,12 +55,13 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
         resolution = found.resolution if way == "morph" else int(edge) if edge.isdigit() else 256
         settings = parse(DDIMSettings, {**values, "resolution": resolution}, t("page.settings"))
         size = found.side(resolution)
-        ends = [to_x(fit(page.picture(one), size)) for one in (a, b)]
+        first_x, second_x = (to_x(fit(page.picture(one), size)) for one in (a, b))
         about = {**settings.model_dump(mode="json"), "method": way, "model": name}
         yield {status: told(t("blend.started")), loop: ""}
-        pictures, items = [], []
+        pictures: list[Pixels] = []
+        items: list[dict[str, str]] = []
         shares = even_shares(number)
-        for share, point in zip(shares, between(found, *ends, shares, way, settings), strict=True):
+        for share, point in zip(shares, between(found, first_x, second_x, shares, way, settings), strict=True):
             pixels = to_pixels(point.mean[0])
             pictures.append(pixels)
             name_of = f"frame-{len(items):03d}.png"
@@ -78,10 +80,10 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
 
 
 def _loop(page: Page, lossless: str, gif: str) -> str:
-    """The animation, paused for whoever asked their system for less motion, with its files."""
-    t = page.texts
+    """The animation with its files."""
+    alt, save_gif, save_png = (escape(page.texts(f"blend.{key}")) for key in ("loop_alt", "save_gif", "save_png"))
     return (
-        f'<div class="jp-box"><figure class="jp-animation"><img src="/shelf/{lossless}" alt="{escape(t("blend.loop_alt"))}"/>'
-        f'<figcaption class="jp-row"><a class="jp-link" download href="/shelf/{gif}">{escape(t("blend.save_gif"))}</a>'
-        f'<a class="jp-link" download href="/shelf/{lossless}">{escape(t("blend.save_png"))}</a></figcaption></figure></div>'
+        f'<div class="jp-box"><figure class="jp-animation"><img src="/shelf/{lossless}" alt="{alt}"/>'
+        f'<figcaption class="jp-row"><a class="jp-link" download href="/shelf/{gif}">{save_gif}</a>'
+        f'<a class="jp-link" download href="/shelf/{lossless}">{save_png}</a></figcaption></figure></div>'
     )

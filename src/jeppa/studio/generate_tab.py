@@ -2,14 +2,14 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
 import gradio as gr
 
 from jeppa.config import SamplerSettings, parse
-from jeppa.data.images import colour_map
+from jeppa.data.images import Levels, colour_map, to_pixels
 from jeppa.errors import ConfigError
 from jeppa.outputs import DIGITS, PREVIEW_SCALE, LeastUncertain, candidates, made_by
 from jeppa.pipeline import Moment, Sample, draw_grid, draw_live
@@ -19,6 +19,7 @@ from jeppa.studio.parts import Page, Updates, part, real, status_line, telling, 
 MOST = 16
 STEPS = 25
 MOST_STEPS = 1000
+LAST_SEED = 2**32 - 1 - 10 * MOST
 SHARES = {"fit": 0.15, "all": None, "none": 0.0}
 AXES = ("steps", "eta", "temperature", "guidance")
 KEYS = ("model", "label", "seed", "steps", "eta", "guidance", "variance", "temperature", "number", "keep")
@@ -33,7 +34,7 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
         with gr.Column(scale=3, min_width=320):
             status = status_line()
             live = part("live", elem_id="generate-live")
-            gallery = part("gallery", elem_id="generate-gallery")
+            gallery = part("gallery", hint=t("generate.empty"), elem_id="generate-gallery")
         with gr.Column(scale=1, min_width=300):
             model = gr.Dropdown(names, value=names[0], label=t("generate.model"))
             label = gr.Dropdown([(t("generate.any"), "")], value="", label=t("generate.label"), allow_custom_value=True)
@@ -69,7 +70,7 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
                 apply = gr.Button(t("generate.apply"))
     actions = _Actions(page, live, gallery, status)
     controls = [model, label, seed, steps, eta, guidance, variance, temperature, number, keep]
-    hidden = {"show_progress": "hidden"}
+    hidden: dict[str, Any] = {"show_progress": "hidden"}
     outputs = [live, gallery, status]
 
     def labels(name: str) -> Updates:
@@ -168,15 +169,16 @@ class _Actions:
             "temperature": real(page, temperature, t("generate.temperature"), 0.0, 10.0) if variance != "none" else 1.0,
         }
         settings = parse(SamplerSettings, values, t("page.settings"))
-        return (settings, whole(page, seed, t("generate.seed"), 0, 2**32 - 1 - MOST * 10),
-                whole(page, number, t("generate.number"), 1, MOST), real(page, keep, t("generate.keep"), 0.1, 1.0))  # fmt: skip
+        first = whole(page, seed, t("generate.seed"), 0, LAST_SEED)
+        count = whole(page, number, t("generate.number"), 1, MOST)
+        return settings, first, count, real(page, keep, t("generate.keep"), 0.1, 1.0)
 
     def _progress(self, moment: Moment) -> str:
         return self._t("generate.step", step=moment.step, total=moment.total)
 
     def _forming(self, moment: Moment) -> dict[str, Any]:
         page = self._page
-        sigmas = moment.sigmas or [None] * len(moment.estimates)
+        sigmas: Sequence[Levels | None] = moment.sigmas or [None] * len(moment.estimates)
         pictures = [
             {
                 "seed": seed,
@@ -206,7 +208,7 @@ class _Actions:
         settings = dict(made_by(**about, seed=sample.seed, uncertainty=score))
         label = t("generate.card", seed=sample.seed)
         return {
-            "token": self._page.keep(sample.x, f"{sample.seed:06d}.png", settings),
+            "token": self._page.keep(to_pixels(sample.x), f"{sample.seed:06d}.png", settings),
             "label": label,
             "alt": t("generate.alt", seed=sample.seed, label=about.get("label") or t("generate.any")),
             "note": ""

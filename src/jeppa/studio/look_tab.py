@@ -61,7 +61,7 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
     actions = _Actions(page, parts)
     outputs = [viewer, status, curve, texture]
     asked = [picture, model, side, level]
-    hidden = {"show_progress": "hidden", "concurrency_id": "model"}
+    hidden: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model"}
     shown = telling(page, status, actions.show)
     blocks.load(shown, asked, outputs, api_name=False, **hidden)
     picture.change(shown, asked, outputs, api_name="look", **hidden)

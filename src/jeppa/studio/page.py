@@ -48,7 +48,7 @@ def mount(app: object, blocks: gr.Blocks, language: Language, port: int) -> None
     """Put the page under `/en` or `/ru` of an application."""
     texts = Texts(language)
     gr.mount_gradio_app(
-        app,  # type: ignore[arg-type]
+        app,
         blocks,
         path=f"/{language}",
         server_name="127.0.0.1",
@@ -97,8 +97,9 @@ def look_and_feel() -> gr.themes.Base:
 
 
 def _head(texts: Texts) -> str:
+    current = ' aria-current="page"'
     links = "".join(
-        f'<a href="/{one}/" lang="{one}" hreflang="{one}"{" aria-current=page" if one == texts.language else ""}>{name}</a>'
+        f'<a href="/{one}/" lang="{one}" hreflang="{one}"{current if one == texts.language else ""}>{name}</a>'
         for one, name in NAMES.items()
     )
     return (

@@ -71,7 +71,7 @@ def build_paint(page: Page, blocks: gr.Blocks) -> None:
         }
         return {result: value, status: told(report)}
 
-    hidden = {"show_progress": "hidden", "concurrency_id": "model"}
+    hidden: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model"}
     shown = telling(page, status, source)
     blocks.load(shown, picture, [brush, status], api_name=False, **hidden)
     picture.change(shown, picture, [brush, status], api_name=False, **hidden)

@@ -86,10 +86,10 @@ def part(kind: str, value: Any = None, **props: Any) -> gr.HTML:
     )
 
 
-def status_line() -> gr.HTML:
+def status_line(first: str = "") -> gr.HTML:
     """A line for what happens, spoken by screen readers."""
     return gr.HTML(
-        None,
+        told(first),
         html_template='<p role="status" aria-live="polite"></p>',
         js_on_load="window.studio.mount('status', element, props, trigger, watch)",
         apply_default_css=False,

@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from jeppa.config import Precision
 from jeppa.data import read_pixels_limited, read_settings
+from jeppa.data.images import png_bytes
 from jeppa.data.limited import Limits
 from jeppa.errors import ConfigError, DataError, JeppaError
 from jeppa.studio.guard import Guard
@@ -150,6 +151,11 @@ def _add_pages(app: FastAPI, language: Language | None) -> None:
             answer.set_cookie(COOKIE, opened, max_age=YEAR, samesite="strict", httponly=True)
         return answer
 
+    @app.get("/favicon.ico")
+    async def icon() -> Response:
+        """None; browsers ask for it all the same."""
+        return Response(status_code=204)
+
     @app.get("/look/{name}")
     async def look(name: str) -> Response:
         """Scripts, styles and the thumbnails of the built-in photographs."""
@@ -178,9 +184,8 @@ def _add_pictures(app: FastAPI, shelf: Shelf) -> None:
         if content.startswith(PNG):
             with contextlib.suppress(DataError):
                 settings = await asyncio.to_thread(read_settings, content, name)
-        token = shelf.put(
-            Kept(content if content.startswith(PNG) else _png(pixels), "image/png", name, pixels, None, settings)
-        )
+        shown = content if content.startswith(PNG) else await asyncio.to_thread(png_bytes, pixels)
+        token = shelf.put(Kept(shown, "image/png", name, pixels, None, settings))
         height, width, _ = pixels.shape
         return JSONResponse({"token": token, "width": width, "height": height, "settings": settings})
 
@@ -207,12 +212,6 @@ def _add_pictures(app: FastAPI, shelf: Shelf) -> None:
             return JSONResponse(vars(kept.look.at(row, column, level)))
         except JeppaError as error:
             return JSONResponse({"detail": str(error)}, 422)
-
-
-def _png(pixels: Any) -> bytes:
-    from jeppa.data.images import png_bytes
-
-    return png_bytes(pixels)
 
 
 def _code(message: str) -> str:

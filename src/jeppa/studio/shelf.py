@@ -42,7 +42,7 @@ class Kept:
         arrays: list[Any] = [self.pixels]
         if self.look is not None:
             arrays += [self.look.mean, self.look.sigma]
-        return len(self.content) + sum(one.nbytes for one in arrays if one is not None)
+        return len(self.content) + sum(int(one.nbytes) for one in arrays if one is not None)
 
 
 class Shelf:

@@ -20,8 +20,9 @@ def build_train(page: Page, trainings: Trainings) -> None:
     t = page.texts
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
-            status = status_line()
-            command = gr.HTML("", elem_classes="jp-command", apply_default_css=False)
+            status = status_line(t("train.empty"))
+            first = as_typed(train_command("builtin:photos", "runs/studio", "small", 2000, 64))
+            command = gr.HTML(_command(page, first), elem_classes="jp-command", apply_default_css=False)
             sample = gr.HTML("", apply_default_css=False)
             curves = gr.HTML("", elem_classes="jp-curve", apply_default_css=False)
             log = gr.HTML("", apply_default_css=False)
@@ -42,19 +43,20 @@ def build_train(page: Page, trainings: Trainings) -> None:
     timer = gr.Timer(SECONDS, active=False)
     asked = [data, out, preset, steps, resolution]
     shown = [status, command, sample, curves, log, timer]
-    quiet = {"show_progress": "hidden"}
+    quiet: dict[str, Any] = {"show_progress": "hidden"}
 
-    def arguments(folder: str, run: str, name: str, count: float, side: str, again: bool) -> list[str]:
+    def arguments(values: Sequence[Any], again: bool) -> list[str]:
+        folder, run, name, count, side = values
         number = whole(page, count, t("train.steps"), 1, 10**9)
         edge = int(side) if str(side).isdigit() else 64
         return train_command(str(folder), str(run), name, number, edge, again)
 
     def say_command(*values: Any) -> Updates:
-        return {command: _command(page, as_typed(arguments(*values, False)))}
+        return {command: _command(page, as_typed(arguments(values, False)))}
 
     def begin(values: tuple[Any, ...], again: bool) -> Updates:
         *chosen, limit = values
-        flags = arguments(*chosen, again)
+        flags = arguments(chosen, again)
         trainings.start(str(chosen[1]).strip(), flags, real(page, limit, t("train.minutes"), 0.0, 1e6))
         return {
             command: _command(page, as_typed(flags)),
@@ -113,7 +115,8 @@ def build_train(page: Page, trainings: Trainings) -> None:
 
 
 def _command(page: Page, text: str) -> str:
-    return f'<div class="jp-box"><p class="jp-note">{escape(page.texts("train.command"))}</p><code>{escape(text)}</code></div>'
+    told_as = escape(page.texts("train.command"))
+    return f'<div class="jp-box"><p class="jp-note">{told_as}</p><code>{escape(text)}</code></div>'
 
 
 def _curves(page: Page, log: list[dict[str, Any]]) -> str:

@@ -228,6 +228,7 @@
             make("span", { class: "jp-actions" }, star, make("a", { href: shelf(item.token), download: true, class: "jp-link", "aria-label": say("gallery.save_label", { label: item.label }) }, say("gallery.save")))));
       };
       const rest = [...kept.values()].filter((item) => !items.some((one) => one.token === item.token));
+      if (!items.length && !rest.length) { box.replaceChildren(...(props.hint ? [make("p", { class: "jp-empty" }, props.hint)] : [])); return; }
       const rows = (props.value && props.value.columns) || 0;
       const grid = make("div", { class: "jp-gallery", style: rows ? `grid-template-columns: repeat(${rows}, minmax(72px, 1fr))` : null }, ...items.map(card));
       box.replaceChildren(grid, ...(rest.length ? [make("h3", {}, say("gallery.kept")), make("div", { class: "jp-gallery" }, ...rest.map(card))] : []));
