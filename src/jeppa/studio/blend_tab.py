@@ -11,7 +11,19 @@ from jeppa.data.decode import Pixels
 from jeppa.data.images import fit, to_pixels, to_x
 from jeppa.outputs import animation_bytes, made_by
 from jeppa.pipeline import Method, between, even_shares
-from jeppa.studio.parts import PHOTOS, Page, Updates, part, status_line, telling, told, whole
+from jeppa.studio.parts import (
+    PHOTOS,
+    Dropdown,
+    Page,
+    Radio,
+    Slider,
+    Updates,
+    part,
+    status_line,
+    telling,
+    told,
+    whole,
+)
 from jeppa.studio.shelf import Kept
 
 FRAMES = 9
@@ -38,21 +50,23 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
                 label_text=t("blend.second"),
                 elem_id="blend-second",
             )
-            model = gr.Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
-            method = gr.Radio(
+            model = Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
+            method = Radio(
                 [(t(f"blend.{one}"), one) for one in get_args(Method)], value="fade", label=t("blend.method")
             )
-            frames = gr.Slider(2, MOST_FRAMES, value=FRAMES, step=1, label=t("blend.frames"))
+            frames = Slider(2, MOST_FRAMES, value=FRAMES, step=1, label=t("blend.frames"))
             go = gr.Button(t("blend.go"), variant="primary", elem_id="blend-go")
             with gr.Accordion(t("page.advanced"), open=False):
-                side = gr.Dropdown([(f"{one}", str(one)) for one in SIDES], value="256", label=t("blend.side"))
-                steps = gr.Slider(1, 100, value=25, step=1, label=t("blend.steps"))
+                side = Dropdown([(f"{one}", str(one)) for one in SIDES], value="256", label=t("blend.side"))
+                steps = Slider(1, 100, value=25, step=1, label=t("blend.steps"))
 
     def blend(a: Any, b: Any, name: str, way: Method, count: float, edge: str, ddim_steps: float) -> Iterator[Updates]:
         number = whole(page, count, t("blend.frames"), 2, MOST_FRAMES)
         found = page.models.open(name)
         values = {"steps": whole(page, ddim_steps, t("blend.steps"), 1, 1000)}
-        resolution = found.resolution if way == "morph" else int(edge) if edge.isdigit() else 256
+        resolution = (
+            found.resolution if way == "morph" else int(edge) if str(edge) in {str(one) for one in SIDES} else 256
+        )
         settings = parse(DDIMSettings, {**values, "resolution": resolution}, t("page.settings"))
         size = found.side(resolution)
         first_x, second_x = (to_x(fit(page.picture(one), size)) for one in (a, b))

@@ -14,7 +14,20 @@ from jeppa.errors import ConfigError
 from jeppa.outputs import DIGITS, PREVIEW_SCALE, LeastUncertain, candidates, made_by
 from jeppa.pipeline import Moment, Sample, draw_grid, draw_live
 from jeppa.studio.models import draws
-from jeppa.studio.parts import Page, Updates, part, real, status_line, telling, told, whole
+from jeppa.studio.parts import (
+    Dropdown,
+    Number,
+    Page,
+    Radio,
+    Slider,
+    Updates,
+    part,
+    real,
+    status_line,
+    telling,
+    told,
+    whole,
+)
 
 MOST = 16
 STEPS = 25
@@ -36,32 +49,28 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
             live = part("live", elem_id="generate-live")
             gallery = part("gallery", hint=t("generate.empty"), elem_id="generate-gallery")
         with gr.Column(scale=1, min_width=300):
-            model = gr.Dropdown(names, value=names[0], label=t("generate.model"))
-            label = gr.Dropdown([(t("generate.any"), "")], value="", label=t("generate.label"), allow_custom_value=True)
+            model = Dropdown(names, value=names[0], label=t("generate.model"))
+            label = Dropdown([(t("generate.any"), "")], value="", label=t("generate.label"), allow_custom_value=True)
             with gr.Row():
-                seed = gr.Number(0, precision=0, minimum=0, maximum=2**32 - 1, label=t("generate.seed"), min_width=120)
-                number = gr.Slider(1, MOST, value=4, step=1, label=t("generate.number"), min_width=120)
+                seed = Number(0, precision=0, minimum=0, maximum=2**32 - 1, label=t("generate.seed"), min_width=120)
+                number = Slider(1, MOST, value=4, step=1, label=t("generate.number"), min_width=120)
             with gr.Row():
                 go = gr.Button(t("generate.go"), variant="primary", min_width=120, elem_id="generate-go")
                 stop = gr.Button(t("generate.stop"), variant="stop", min_width=90, elem_id="generate-stop")
             surprise = gr.Button(t("generate.surprise"))
-            steps = gr.Slider(1, 100, value=STEPS, step=1, label=t("generate.steps"))
-            guidance = gr.Slider(
-                0, 8, value=1, step=0.1, label=t("generate.guidance"), info=t("generate.guidance_info")
-            )
-            keep = gr.Slider(0.1, 1, value=1, step=0.05, label=t("generate.keep"), info=t("generate.keep_info"))
+            steps = Slider(1, 100, value=STEPS, step=1, label=t("generate.steps"))
+            guidance = Slider(0, 8, value=1, step=0.1, label=t("generate.guidance"), info=t("generate.guidance_info"))
+            keep = Slider(0.1, 1, value=1, step=0.05, label=t("generate.keep"), info=t("generate.keep_info"))
             with gr.Accordion(t("page.advanced"), open=False):
-                eta = gr.Slider(0, 1, value=0, step=0.05, label=t("generate.eta"), info=t("generate.eta_info"))
-                variance = gr.Radio([(t("generate.learned"), "learned"), (t("generate.none"), "none")], value="learned",
+                eta = Slider(0, 1, value=0, step=0.05, label=t("generate.eta"), info=t("generate.eta_info"))
+                variance = Radio([(t("generate.learned"), "learned"), (t("generate.none"), "none")], value="learned",
                                     label=t("generate.variance"))  # fmt: skip
-                temperature = gr.Slider(0, 1.5, value=1, step=0.05, label=t("generate.temperature"))
-                watch = gr.Radio(
+                temperature = Slider(0, 1.5, value=1, step=0.05, label=t("generate.temperature"))
+                watch = Radio(
                     [(t(f"generate.watch_{key}"), key) for key in SHARES], value="fit", label=t("generate.watch")
                 )
             with gr.Accordion(t("generate.grid"), open=False):
-                axis = gr.Dropdown(
-                    [(t(f"generate.{one}"), one) for one in AXES], value="steps", label=t("generate.axis")
-                )
+                axis = Dropdown([(t(f"generate.{one}"), one) for one in AXES], value="steps", label=t("generate.axis"))
                 values = gr.Textbox("5, 10, 25, 50", label=t("generate.values"))
                 grid = gr.Button(t("generate.grid_go"))
             with gr.Accordion(t("generate.restore"), open=False):
@@ -75,7 +84,7 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
 
     def labels(name: str) -> Updates:
         known = page.models.open(name).labels
-        return {label: gr.Dropdown([(t("generate.any"), ""), *((one, one) for one in known)], value="")}
+        return {label: Dropdown([(t("generate.any"), ""), *((one, one) for one in known)], value="")}
 
     model.change(telling(page, status, labels), model, [label, status], api_name=False, **hidden)
     blocks.load(telling(page, status, labels), model, [label, status], api_name=False, **hidden)

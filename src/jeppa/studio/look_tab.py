@@ -11,7 +11,20 @@ from jeppa.outputs import made_by
 from jeppa.pipeline import Look, draw_again, has_texture, look, round_trips, with_texture
 from jeppa.pipeline.looking import coverage_map
 from jeppa.studio.curves import line_chart
-from jeppa.studio.parts import PHOTOS, Page, Updates, part, real, status_line, telling, told, whole
+from jeppa.studio.parts import (
+    PHOTOS,
+    Dropdown,
+    Number,
+    Page,
+    Slider,
+    Updates,
+    part,
+    real,
+    status_line,
+    telling,
+    told,
+    whole,
+)
 from jeppa.studio.shelf import Kept
 
 SIDES = (256, 512, 1024, 2048)
@@ -38,25 +51,23 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
         with gr.Column(scale=1, min_width=300):
             picture = part("drop", {"builtin": PHOTOS[0]}, photos=list(PHOTOS), elem_id="look-picture")
             status = status_line()
-            model = gr.Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
+            model = Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
             with gr.Group():
-                temperature = gr.Slider(
+                temperature = Slider(
                     0, 2, value=1, step=0.05, label=t("look.temperature"), info=t("look.temperature_info")
                 )
-                seed = gr.Number(0, precision=0, minimum=0, maximum=2**32 - 1, label=t("look.seed"))
+                seed = Number(0, precision=0, minimum=0, maximum=2**32 - 1, label=t("look.seed"))
                 again = gr.Button(t("look.draw"), variant="primary")
             with gr.Group(visible=False) as texture:
-                k = gr.Slider(0, 3, value=1, step=0.05, label=t("look.texture"), info=t("look.texture_info"))
+                k = Slider(0, 3, value=1, step=0.05, label=t("look.texture"), info=t("look.texture_info"))
                 textured = gr.Button(t("look.texture_draw"))
             with gr.Group():
-                trips = gr.Slider(1, TRIPS, value=TRIPS, step=1, label=t("look.trips"), info=t("look.trips_info"))
+                trips = Slider(1, TRIPS, value=TRIPS, step=1, label=t("look.trips"), info=t("look.trips_info"))
                 go = gr.Button(t("look.trips_go"))
             with gr.Accordion(t("page.advanced"), open=False):
-                side = gr.Dropdown([str(s) for s in SIDES], value=str(SIDE), label=t("look.side"))
-                level = gr.Slider(0.5, 0.99, value=LEVEL, step=0.01, label=t("look.level"), info=t("look.level_info"))
-                beside = gr.Dropdown(
-                    page.models.names(), value=None, label=t("look.beside"), info=t("look.beside_info")
-                )
+                side = Dropdown([str(s) for s in SIDES], value=str(SIDE), label=t("look.side"))
+                level = Slider(0.5, 0.99, value=LEVEL, step=0.01, label=t("look.level"), info=t("look.level_info"))
+                beside = Dropdown(page.models.names(), value=None, label=t("look.beside"), info=t("look.beside_info"))
     parts = _Parts(viewer, status, curve, texture)
     actions = _Actions(page, parts)
     outputs = [viewer, status, curve, texture]
@@ -83,7 +94,7 @@ class _Actions:
         self._page = page
         self._t = page.texts
         self._parts = parts
-        self.seed: gr.Number | None = None
+        self.seed: Number | None = None
 
     def show(self, chosen: Any, name: str, side: str, level: float) -> Updates:
         pixels, found = self._looked(chosen, name, side)

@@ -47,7 +47,7 @@ class Models:
             CheckpointError: it cannot be read, or its folder is gone.
             JeppaError: the name is not among those offered.
         """
-        if name not in self._names:
+        if not isinstance(name, str) or name not in self._names:
             raise JeppaError(f"model {name!r} is not offered here")
         with self._lock:
             found = self._open.pop(name, None)

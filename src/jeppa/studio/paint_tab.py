@@ -9,7 +9,21 @@ from jeppa.errors import DataError
 from jeppa.outputs import made_by
 from jeppa.pipeline import change_inside, draw_inside, texture_inside
 from jeppa.pipeline.regions import SOFTEST, read_painted
-from jeppa.studio.parts import PHOTOS, Page, Updates, part, real, status_line, telling, told, whole
+from jeppa.studio.parts import (
+    PHOTOS,
+    Dropdown,
+    Number,
+    Page,
+    Radio,
+    Slider,
+    Updates,
+    part,
+    real,
+    status_line,
+    telling,
+    told,
+    whole,
+)
 
 
 def build_paint(page: Page, blocks: gr.Blocks) -> None:
@@ -23,13 +37,11 @@ def build_paint(page: Page, blocks: gr.Blocks) -> None:
             result = part("viewer", None, elem_id="paint-result")
         with gr.Column(scale=1, min_width=300):
             picture = part("drop", {"builtin": PHOTOS[1]}, photos=list(PHOTOS), elem_id="paint-picture")
-            model = gr.Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
-            way = gr.Radio([(t(f"paint.{one}"), one) for one in ways], value="draw", label=t("paint.way"))
-            strength = gr.Slider(0, 3, value=1, step=0.05, label=t("paint.strength"), info=t("paint.strength_info"))
-            softness = gr.Slider(
-                0, SOFTEST, value=1, step=0.1, label=t("paint.softness"), info=t("paint.softness_info")
-            )
-            seed = gr.Number(0, precision=0, minimum=0, maximum=2**32 - 1, label=t("look.seed"))
+            model = Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
+            way = Radio([(t(f"paint.{one}"), one) for one in ways], value="draw", label=t("paint.way"))
+            strength = Slider(0, 3, value=1, step=0.05, label=t("paint.strength"), info=t("paint.strength_info"))
+            softness = Slider(0, SOFTEST, value=1, step=0.1, label=t("paint.softness"), info=t("paint.softness_info"))
+            seed = Number(0, precision=0, minimum=0, maximum=2**32 - 1, label=t("look.seed"))
             with gr.Group(visible=False) as other_box:
                 other = part("drop", None, label_text=t("paint.other_drop"), elem_id="paint-other")
             go = gr.Button(t("paint.go"), variant="primary", elem_id="paint-go")

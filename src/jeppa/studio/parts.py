@@ -74,6 +74,54 @@ def thumbnail(name: str) -> bytes:
     return png_bytes(fit_within(photo(name), 112))
 
 
+class Slider(gr.Slider):
+    """Gradio's, which leaves it to us to say in the page's language what is wrong with a value."""
+
+    def preprocess(self, payload: Any) -> Any:
+        """The value as it came; see `whole` and `real`."""
+        return payload
+
+    def get_block_name(self) -> str:
+        """The part of gradio's own page that draws it."""
+        return "slider"
+
+
+class Number(gr.Number):
+    """See `Slider`."""
+
+    def preprocess(self, payload: Any) -> Any:
+        """The value as it came."""
+        return payload
+
+    def get_block_name(self) -> str:
+        """The part of gradio's own page that draws it."""
+        return "number"
+
+
+class Dropdown(gr.Dropdown):
+    """See `Slider`; what can be chosen may have changed since the page was built."""
+
+    def preprocess(self, payload: Any) -> Any:
+        """The value as it came."""
+        return payload
+
+    def get_block_name(self) -> str:
+        """The part of gradio's own page that draws it."""
+        return "dropdown"
+
+
+class Radio(gr.Radio):
+    """See `Slider`."""
+
+    def preprocess(self, payload: Any) -> Any:
+        """The value as it came."""
+        return payload
+
+    def get_block_name(self) -> str:
+        """The part of gradio's own page that draws it."""
+        return "radio"
+
+
 def part(kind: str, value: Any = None, **props: Any) -> gr.HTML:
     """A part that `studio.js` draws: drop, viewer, live, gallery or brush."""
     return gr.HTML(

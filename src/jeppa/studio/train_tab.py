@@ -1,5 +1,6 @@
 """Train: start, watch, stop and resume a training, or watch one that a command line runs."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,18 @@ from typing import Any
 import gradio as gr
 
 from jeppa.studio.curves import line_chart
-from jeppa.studio.parts import Page, Updates, real, status_line, telling, told, whole
+from jeppa.studio.parts import (
+    Dropdown,
+    Number,
+    Page,
+    Radio,
+    Updates,
+    real,
+    status_line,
+    telling,
+    told,
+    whole,
+)
 from jeppa.studio.runs import PRESETS, Trainings, as_typed, newest_sample, read_log, series, train_command
 from jeppa.studio.shelf import Kept
 
@@ -29,11 +41,11 @@ def build_train(page: Page, trainings: Trainings) -> None:
         with gr.Column(scale=1, min_width=300):
             data = gr.Textbox("builtin:photos", label=t("train.data"), info=t("train.data_info"))
             out = gr.Textbox("runs/studio", label=t("train.out"), info=t("train.out_info"))
-            preset = gr.Radio([(t(f"train.{one}"), one) for one in PRESETS], value="small", label=t("train.preset"))
-            minutes = gr.Number(10, minimum=0, label=t("train.minutes"), info=t("train.minutes_info"))
+            preset = Radio([(t(f"train.{one}"), one) for one in PRESETS], value="small", label=t("train.preset"))
+            minutes = Number(10, minimum=0, label=t("train.minutes"), info=t("train.minutes_info"))
             with gr.Accordion(t("page.advanced"), open=False):
-                steps = gr.Number(2000, precision=0, minimum=1, label=t("train.steps"))
-                resolution = gr.Dropdown(["32", "64", "128", "256"], value="64", label=t("train.resolution"))
+                steps = Number(2000, precision=0, minimum=1, label=t("train.steps"))
+                resolution = Dropdown(["32", "64", "128", "256"], value="64", label=t("train.resolution"))
             start = gr.Button(t("train.start"), variant="primary", elem_id="train-start")
             with gr.Row():
                 stop = gr.Button(t("train.stop"), variant="stop", min_width=90)
