@@ -104,7 +104,7 @@ def test_a_model_folder_that_is_gone_is_told_and_the_rest_goes_on(
 
     copy = tmp_path / "copy"
     shutil.copytree(vae_folder, copy)
-    assert call(client, "use_run", str(copy))["kind"] == ""
+    assert call(client, "use_run", str(copy))[0]["kind"] == ""
     shutil.rmtree(copy)
     dropped = drop(client, png())
     _, status, *_ = call(client, "look", {"token": dropped["token"]}, str(copy), "512", 0.9)

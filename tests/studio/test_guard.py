@@ -1,6 +1,7 @@
 """What the studio takes in: rows F34, F35 and F37 of the faults."""
 
 import json
+import zlib
 
 import pytest
 from conftest import ORIGIN, png
@@ -97,8 +98,6 @@ def test_what_is_no_picture_is_refused_with_its_reason(client, content: bytes, c
 def test_a_header_of_200_megapixels_is_refused_before_it_is_decoded(client):
     header = bytearray(png(1, 1))
     header[16:24] = (20_000).to_bytes(4, "big") + (10_000).to_bytes(4, "big")
-    import zlib
-
     header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
     answer = client.post("/pictures", content=bytes(header), headers={"x-name": "big.png"})
     assert answer.status_code == 422

@@ -93,13 +93,12 @@ class Look:
     def covered(self, level: float) -> tuple[npt.NDArray[np.bool_], float]:
         """Where all three colours of the original lie in their central interval, `[H,W]`, and the share of numbers.
 
-        The interval has half a level added at both ends, because the original is rounded to whole levels. A calibrated
-        model covers the share `level` of the numbers.
+        A calibrated model covers the share `level` of the numbers.
 
         Raises:
             ConfigError: a level outside (0, 1).
         """
-        reach = interval_reach(level) * self.sigma.astype(np.float32) + 0.5
+        reach = interval_reach(level) * self.sigma.astype(np.float32)
         inside = np.abs(self.pixels - self.mean.astype(np.float32)) <= reach
         return np.asarray(inside.all(2)), float(inside.mean())
 

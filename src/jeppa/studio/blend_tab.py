@@ -64,9 +64,8 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
         number = whole(page, count, t("blend.frames"), 2, MOST_FRAMES)
         found = page.models.open(name)
         values = {"steps": whole(page, ddim_steps, t("blend.steps"), 1, 1000)}
-        resolution = (
-            found.resolution if way == "morph" else int(edge) if str(edge) in {str(one) for one in SIDES} else 256
-        )
+        chosen = int(edge) if str(edge) in {str(one) for one in SIDES} else SIDES[1]
+        resolution = found.resolution if way == "morph" else chosen
         settings = parse(DDIMSettings, {**values, "resolution": resolution}, t("page.settings"))
         size = found.side(resolution)
         first_x, second_x = (to_x(fit(page.picture(one), size)) for one in (a, b))
@@ -87,7 +86,7 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
         round_trip = pictures + pictures[-2:0:-1]
         gif = page.shelf.put(Kept(animation_bytes(round_trip, "GIF"), "image/gif", "blend.gif"))
         lossless = page.shelf.put(Kept(animation_bytes(round_trip, "PNG", made_by(**about)), "image/png", "blend.png"))
-        yield {loop: _loop(page, lossless, gif), status: told(t("blend.done", number=number))}
+        yield {loop: _loop(page, lossless, gif), strip: {"items": items}, status: told(t("blend.done", number=number))}
 
     go.click(telling(page, status, blend), [first, second, model, method, frames, side, steps], [loop, strip, status],
              api_name="blend", show_progress="hidden", concurrency_id="model")  # fmt: skip

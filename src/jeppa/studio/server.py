@@ -216,4 +216,4 @@ def _add_pictures(app: FastAPI, shelf: Shelf) -> None:
 
 def _code(message: str) -> str:
     """What the page says of a refused picture: too_many_pixels or not_a_picture."""
-    return "too_many_pixels" if "pixels, limit" in message or "more than" in message else "not_a_picture"
+    return "too_many_pixels" if message.endswith("pixels; scale it down") else "not_a_picture"
