@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from jeppa.data import open_source
-from jeppa.lab.calibrate import calibrate
+from jeppa.lab.recalibrate import calibrate
 from jeppa.pipeline import load_model
 
 

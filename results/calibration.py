@@ -20,11 +20,10 @@ from torch import Tensor
 
 from jeppa.data import ImageSource, evaluation_images, open_source
 from jeppa.errors import ConfigError
-from jeppa.lab.calibrate import calibrate
 from jeppa.lab.calibration import chi2, coverage
-from jeppa.lab.measure import fit_to_grid
+from jeppa.lab.measure import PixelSample, fit_to_grid
 from jeppa.lab.metrics import dequantise
-from jeppa.lab.recalibrate import Sample, fit
+from jeppa.lab.recalibrate import calibrate, fit_recalibration
 from jeppa.lab.statistics import bootstrap_ence, bootstrap_mean, histogram
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE
@@ -110,8 +109,8 @@ def fit_two_numbers(predictions: Predictions, reference: float) -> RisingCurve:
     for index, (x, mean, logvar) in enumerate(predictions):
         chosen = np.random.default_rng(index).permutation(x.numel())[:VALUES]
         squared = (x - mean).square().flatten()[chosen].double().numpy()
-        samples.append(Sample(squared, logvar.flatten()[chosen].double().numpy()))
-    curve, line = RisingCurve(*LOGVAR_RANGE), fit(samples, reference)
+        samples.append(PixelSample(squared, logvar.flatten()[chosen].double().numpy()))
+    curve, line = RisingCurve(*LOGVAR_RANGE), fit_recalibration(samples, reference)
     curve.bend(curve.knots.clone(), torch.from_numpy(line(curve.knots.double().numpy())))
     return curve
 

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from jeppa.data import open_source, to_x
 from jeppa.data.decode import Pixels
-from jeppa.data.images import LEVELS_PER_UNIT, fit
+from jeppa.data.images import LEVELS_PER_UNIT, fit_square
 from jeppa.outputs import reconstruct_pixels
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE, blending, tiling
@@ -99,7 +99,7 @@ def make_mosaic(source: str, side: int) -> Pixels:
     order = np.concatenate([rng.permutation(len(refs)) for _ in range(-(-count * count // len(refs)))])
     grid = np.empty((count * SQUARE, count * SQUARE, 3), np.uint8)
     for place, index in enumerate(order[: count * count]):
-        square = fit(refs[index].read_pixels(), SQUARE)
+        square = fit_square(refs[index].read_pixels(), SQUARE)
         top, left = (part * SQUARE for part in divmod(place, count))
         grid[top : top + SQUARE, left : left + SQUARE] = square if place < len(refs) else square[:, ::-1]
     return np.ascontiguousarray(grid[:side, :side])
@@ -107,7 +107,7 @@ def make_mosaic(source: str, side: int) -> Pixels:
 
 def enlarge_photograph(source: str, side: int) -> Pixels:
     """The first photograph, scaled up to uint8 `[side,side,3]`."""
-    pixels = fit(open_source(source, "all").refs[0].read_pixels(), 512)
+    pixels = fit_square(open_source(source, "all").refs[0].read_pixels(), 512)
     return np.array(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 

@@ -46,7 +46,7 @@ def vae_folder(tiny_run: VAERun, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from jeppa.train import VAEObjective, train
 
     run = tmp_path_factory.mktemp("vae") / "run"
-    for _ in train(VAEObjective(tiny_run), tiny_run, run):
+    for _ in train(VAEObjective(tiny_run), run):
         pass
     return run
 
@@ -70,6 +70,25 @@ def diffusion_folder(vae_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     }  # fmt: skip
     config = with_classes(parse(DiffusionRun, values, "test"))
     run = tmp_path_factory.mktemp("diffusion") / "run"
-    for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), config, run):
+    for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), run):
         pass
     return run
+
+
+@pytest.fixture(scope="session")
+def texture_folder(diffusion_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The denoiser of `diffusion_folder`, exported with a VAE that has a texture head of random weights."""
+    from jeppa.config import TextureConfig, load_run
+    from jeppa.diffusion import save_denoiser
+    from jeppa.pipeline import about_denoiser, load_model
+
+    model = load_model(diffusion_folder)
+    folder = tmp_path_factory.mktemp("texture")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = model.codec.vae.add_texture_head(TextureConfig(channels=8, blocks=1))
+        torch.nn.init.normal_(head.out.weight, std=0.5)
+    model.codec.save(folder)
+    about = about_denoiser(load_run(diffusion_folder / "config.yaml"), 4, model.labels)
+    save_denoiser(model.denoiser, model.schedule, about, folder)
+    return folder

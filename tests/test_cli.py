@@ -38,6 +38,7 @@ COMMANDS = [
     "demo",
     "train vae",
     "train diffusion",
+    "train texture",
     "reconstruct",
     "generate",
     "interpolate",
@@ -250,6 +251,69 @@ def test_a_drawn_residual_depends_on_its_seed_and_size_alone(vae_folder: Path, p
     assert not (tmp_path / "none" / "1.draw.png").exists()
 
 
+def test_texture_keeps_within_k_sigma_and_depends_on_its_seed(texture_folder: Path, photos: Path, tmp_path: Path):
+    """Red when k or the seed is not passed on, or a texture is written that nobody asked for."""
+    base = ["reconstruct", "--model", str(texture_folder), "--input", str(photos / "1.png"), "--precision", "exact"]
+    asked = {"a": ["0.5"], "again": ["0.5"], "b": ["0.5", "--seed", "1"], "more": ["1"]}
+    for name, flags in asked.items():
+        assert run([*base, "--out", str(tmp_path / name), "--texture", *flags]) == 0
+    assert run([*base, "--out", str(tmp_path / "none")]) == 0
+    textured = {name: read_pixels(tmp_path / name / "1.texture.png").astype(int) for name in asked}
+    mean = read_pixels(tmp_path / "none" / "1.recon.png").astype(int)
+    # The sigma map is the root mean square over the three colours, so that of one is at most sqrt(3) times as large.
+    most = 0.5 * 3**0.5 * np.load(tmp_path / "none" / "1.sigma.npy").max() + 1.0
+    assert 1 < abs(textured["a"] - mean).max() <= most
+    assert (textured["a"] == textured["again"]).all()
+    assert (textured["a"] != textured["b"]).any()
+    assert abs(textured["more"] - mean).sum() > abs(textured["a"] - mean).sum()
+    assert read_settings(tmp_path / "b" / "1.texture.png") == {
+        "model": str(texture_folder),
+        "texture": "0.5",
+        "seed": "1",
+    }
+    assert not (tmp_path / "none" / "1.texture.png").exists()
+
+
+def test_generate_with_texture_says_so_and_without_is_the_mean(
+    texture_folder: Path, diffusion_folder: Path, tmp_path: Path
+):
+    """Red when k is lost on its way, or 0 is not the mean that the VAE without a texture head decodes."""
+    common = ["generate", "-n", "1", "--steps", "2", "--precision", "exact", "--label", "flower"]
+    textured = [*common, "--model", str(texture_folder)]
+    assert run([*common, "--model", str(diffusion_folder), "--out", str(tmp_path / "mean")]) == 0
+    assert run([*textured, "--texture", "0", "--out", str(tmp_path / "zero")]) == 0
+    assert run([*textured, "--texture", "1.5", "--out", str(tmp_path / "one")]) == 0
+    mean, zero, one = (read_pixels(tmp_path / name / "000000.png") for name in ("mean", "zero", "one"))
+    assert (mean == zero).all()
+    assert (mean != one).any()
+    assert read_settings(tmp_path / "zero" / "000000.png")["texture"] == "0.0"
+    assert read_settings(tmp_path / "one" / "000000.png")["texture"] == "1.5"
+
+
+@pytest.mark.parametrize(
+    ("texture", "part"),
+    [
+        ("1", "jeppa train texture --vae"),
+        ("-1", "texture is -1.0"),
+        ("nan", "texture is nan"),
+        ("inf", "texture is inf"),
+    ],
+)
+def test_a_texture_that_cannot_be_made_is_one_line(
+    texture: str,
+    part: str,
+    diffusion_folder: Path,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Neither command writes anything before it."""
+    common = ["--model", str(diffusion_folder), "--out", str(tmp_path / "out"), "--texture", texture]
+    assert part in refused(["generate", *common], capsys)
+    assert part in refused(["reconstruct", "--input", str(photos), *common], capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_generate_repeats_itself_and_a_picture_carries_its_settings(diffusion_folder: Path, tmp_path: Path):
     common = ["generate", "--model", str(diffusion_folder), "--steps", "3", "--label", "flower"]
     assert run([*common, "-n", "3", "--seed", "5", "--out", str(tmp_path / "a")]) == 0
@@ -317,3 +381,26 @@ def test_train_evaluate_generate_from_the_command_line(tmp_path: Path, photos: P
     assert read_pixels(tmp_path / "g" / "000000.png").shape == (16, 16, 3)
     for name in ("vae", "sigma_head", "unet", "scheduler", "config.yaml", "log.jsonl", "latest"):
         assert (diffusion / name).exists()
+
+
+def test_train_texture_and_use_it_from_the_command_line(vae_folder: Path, photos: Path, tmp_path: Path):
+    """Red when a flag does not reach the run, or the run's model has no texture or another mean."""
+    config = tmp_path / "texture.yaml"
+    config.write_text("discriminator_channels: 8\nmodel: {channels: 8, blocks: 1}\noptim: {warmup_steps: 0}\n")
+    train = ["train", "texture", "--vae", str(vae_folder), "--config", str(config), "--data", str(photos)]
+    common = ["--steps", "2", "--batch-size", "2", "--resolution", "32", "--replay", "2", "--perceptual", "0"]
+    out = tmp_path / "texture"
+    assert run([*train, "--out", str(out), *common, "--learning-rate", "0.1", "--precision", "exact"]) == 0
+    assert run(["train", "texture", "--out", str(out), "--resume"]) == 0
+    base = ["reconstruct", "--input", str(photos / "2.png"), "--precision", "exact"]
+    assert run([*base, "--model", str(vae_folder), "--out", str(tmp_path / "vae")]) == 0
+    assert run([*base, "--model", str(out), "--out", str(tmp_path / "out"), "--texture", "1.5"]) == 0
+    mean = read_pixels(tmp_path / "out" / "2.recon.png")
+    assert (mean == read_pixels(tmp_path / "vae" / "2.recon.png")).all()
+    assert (mean != read_pixels(tmp_path / "out" / "2.texture.png")).any()
+
+
+def test_a_texture_run_without_a_vae_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    line = refused(["train", "texture", "--data", "builtin:photos", "--out", str(tmp_path / "out")], capsys)
+    assert "vae: Field required" in line
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,8 @@ arms are given the same noise.
 import torch
 from torch import Tensor
 
-from jeppa.lab.metrics import gradient_energy_ratio, mean_square_error, sobel_logvar
+from jeppa.lab.calibration import mean_square_error, sobel_logvar
+from jeppa.lab.metrics import gradient_energy_ratio
 from jeppa.vae import HeteroscedasticVAE
 from results.claims import complexity, structure
 from results.claims.folder import CompareFolder, NotMeasuredError, make_generator

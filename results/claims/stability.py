@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from jeppa.config import DataConfig, OptimConfig, VAERun
-from jeppa.data import evaluation_images, fit, open_source, write_png
+from jeppa.data import evaluation_images, fit_square, open_source, write_png
 from jeppa.errors import TrainingError
 from jeppa.lab.metrics import psnr
 from jeppa.train import VAEObjective, train
@@ -91,7 +91,7 @@ def write_data(compared: CompareFolder, work: Path) -> None:
             refs = compared.open_split(split).refs
             (folder / split).mkdir(parents=True)
             for index, place in enumerate(np.linspace(0, len(refs) - 1, min(count, len(refs)))):
-                pixels = fit(refs[round(place)].read_pixels(), 2 * SIDE)
+                pixels = fit_square(refs[round(place)].read_pixels(), 2 * SIDE)
                 if kind == "outliers" and split == "train" and index % OUTLIER_EVERY == 0:
                     noise = np.random.default_rng(index).integers(0, 256, pixels.shape)
                     pixels = noise.astype(np.uint8)
@@ -108,7 +108,7 @@ def run_job(job: Job, work: Path) -> str:
     level: float | None = None
     try:
         # Stops one step short of the configured end (the first record is the start): no export, no checkpoint.
-        for _ in islice(train(objective, config, folder), STEPS + 1):
+        for _ in islice(train(objective, folder), STEPS + 1):
             pass
         level = measure_psnr(objective.model.eval(), config.data.data)
     except TrainingError:

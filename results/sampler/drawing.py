@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jeppa.config import DataConfig, DenoiserConfig, DiffusionRun, OptimConfig
-from jeppa.diffusion import SamplerStep, generators_for, guided, initial_noise
-from jeppa.lab.features import load_features
+from jeppa.diffusion import SamplerStep, generators_for, initial_noise, make_denoise
+from jeppa.lab.metrics import load_features
 from jeppa.pipeline import Model, load_model
 from jeppa.train import DiffusionObjective, train, with_classes
 from jeppa.vae import FACTOR
@@ -38,7 +38,7 @@ def train_denoiser(vae: Path, data: Path, work: Path, seed: int) -> None:
     config = with_classes(
         DiffusionRun(seed=seed, vae=str(vae), model=MODEL, classes=True, views=2514, data=crops, optim=OPTIM)
     )
-    for _ in train(DiffusionObjective(config, load_model(vae).codec), config, locate_run(work, seed), resume=True):
+    for _ in train(DiffusionObjective(config, load_model(vae).codec), locate_run(work, seed), resume=True):
         pass
 
 
@@ -81,7 +81,7 @@ def draw_batch(sampler: Sampler, model: Model, seed: int, start: int) -> dict[st
     )
     labels = torch.arange(start, start + BATCH) % len(model.labels)
     assert model.denoiser is not None
-    denoise = guided(model.denoiser, labels, sampler.guidance)
+    denoise = make_denoise(model.denoiser, labels, sampler.guidance)
     scores: dict[str, NDArray[np.float32]] = {}
     if sampler.title in RIVALS:
         z0 = run_rival(sampler, model, denoise, z_t)

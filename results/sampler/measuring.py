@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jeppa.data import evaluation_images, open_source
-from jeppa.lab.features import frechet_distance, load_features
+from jeppa.lab.metrics import frechet_distance, load_features
 from jeppa.vae.codec import LatentCodec
 from results.record import Json
 from results.sampler.drawing import COUNT, FEATURE_SIDE, RESOLUTION, locate_samples

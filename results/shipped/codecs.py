@@ -14,7 +14,7 @@ from torch import Tensor
 from jeppa.data import ImageSource, evaluation_images, to_pixels, to_x
 from jeppa.data.decode import Pixels
 from jeppa.lab import metrics
-from jeppa.lab.evaluate import load_nets, spread
+from jeppa.lab.evaluate import load_nets, pick_evenly
 from jeppa.lab.measure import Nets
 from jeppa.lab.statistics import bootstrap_mean
 from jeppa.vae.codec import LatentCodec
@@ -96,7 +96,7 @@ def measure_codecs(codec: LatentCodec, source: ImageSource, side: int, limit: in
     `size` is in bytes; `share_fitting` is the share of files that have at most as many bytes as the latent.
     """
     nets, _ = load_nets(perceptual=True)
-    part = replace(source, refs=tuple(source.refs[index] for index in spread(len(source), limit)))
+    part = replace(source, refs=tuple(source.refs[index] for index in pick_evenly(len(source), limit)))
     rows: dict[str, list[Row]] = {name: [] for name in (LATENT, *CODECS)}
     for _, x in evaluation_images(part, side):
         z0 = quantise(codec.encode(x[None]).mean)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jeppa.data import write_png
 from jeppa.data.images import contact_sheet
-from jeppa.outputs import rows_of
+from jeppa.outputs import split_into_rows
 from results.record import (
     Json,
     describe_machine,
@@ -140,7 +140,7 @@ def show_estimate(estimate: Json) -> str:
 
 def write_sample_sheet(samples: Pictures, stem: Path) -> Path:
     """Write the first samples in rows of eight as PNG, or as JPEG if the PNG is large; returns the path of the file."""
-    sheet = contact_sheet(rows_of(list(samples.pixels[:SHOWN])))
+    sheet = contact_sheet(split_into_rows(list(samples.pixels[:SHOWN])))
     png, jpeg = stem.with_suffix(".png"), stem.with_suffix(".jpg")
     write_png(sheet, png)
     jpeg.unlink(missing_ok=True)  # of an earlier run

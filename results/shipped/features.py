@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from jeppa.lab.features import frechet_distance, load_features
+from jeppa.lab.metrics import frechet_distance, load_features
 from jeppa.lab.statistics import bootstrap_mean
 from results.shipped.pictures import Labels, Pictures
 

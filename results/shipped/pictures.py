@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jeppa.data import fit, open_source, to_pixels, to_x
+from jeppa.data import fit_square, open_source, to_pixels, to_x
 from jeppa.data.sources import Split
 from jeppa.errors import DataError
 from jeppa.pipeline import Model, SamplerSettings
@@ -54,7 +54,9 @@ def read_pictures(data: str, split: Split, side: int) -> Pictures:
     unlabelled = [ref.name for ref in refs if ref.label is None]
     if unlabelled:
         raise DataError(f"{data}: {unlabelled[0]!r} has no label; put pictures into folders named like their classes")
-    return Pictures(np.stack([fit(ref.read_pixels(), side) for ref in refs]), np.array([ref.label for ref in refs]))
+    return Pictures(
+        np.stack([fit_square(ref.read_pixels(), side) for ref in refs]), np.array([ref.label for ref in refs])
+    )
 
 
 def reconstruct_pictures(codec: LatentCodec, pictures: Pictures) -> Pictures:

@@ -1,7 +1,8 @@
 """Pictures as files: what `reconstruct`, `generate`, `interpolate` and `mix` write.
 
-A folder of pictures carries what made them, and a sheet shows them side by side. Samples are written as they come, so
-that memory stays flat for any number; rejection by uncertainty keeps a score of each sample in memory and no picture.
+Every PNG carries the settings that made it, and a sheet shows the pictures of a folder side by side. Each sample is
+written as soon as it is made, so that any number of them needs the same memory; rejection by uncertainty keeps the
+score of each sample in memory, but no picture.
 """
 
 import heapq
@@ -23,41 +24,50 @@ from torch import Tensor
 
 from jeppa.data import open_source, read_pixels, read_pixels_limited, to_x, write_png
 from jeppa.data.decode import Pixels
-from jeppa.data.images import SETTINGS_KEY, SIGMA_SCALE, Levels, colour_map, contact_sheet, fit, sigma_levels, to_pixels
+from jeppa.data.images import (
+    SETTINGS_KEY,
+    Levels,
+    colour_map,
+    contact_sheet,
+    describe_scale,
+    fit_square,
+    sigma_levels,
+    to_pixels,
+)
 from jeppa.diffusion import SamplerStep
 from jeppa.errors import ConfigError, DataError
 from jeppa.files import make_folder
-from jeppa.pipeline import DDIMSettings, Method, Model, SamplerSettings, at_once, between, even_shares
+from jeppa.pipeline import DDIMSettings, Method, Model, SamplerSettings, batch_size_for, between, even_shares
 from jeppa.pipeline.model import preview
 
 SHEET_COLUMNS = 8
 SHEET_SIDE = 1024
-"""Of a picture in a sheet or an animation, at most: eight by eight of these `read_pixels` still opens."""
+"""Longest side of a picture in a sheet or an animation; `read_pixels` can still open eight by eight of them."""
 FRAME_MILLISECONDS = 120
 MadeBy = Mapping[str, str]
 """The settings that made a picture, each value as JSON."""
 
 
-def made_by(**settings: Any) -> MadeBy:
-    """Settings as a PNG carries them; paths become text."""
+def encode_settings(**settings: Any) -> MadeBy:
+    """Encode settings as a PNG carries them; paths become text."""
     return {key: json.dumps(value, default=str) for key, value in settings.items()}
 
 
-def rows_of(pictures: Sequence[Tensor | Pixels]) -> list[Sequence[Tensor | Pixels]]:
-    """Pictures in rows of eight."""
+def split_into_rows(pictures: Sequence[Tensor | Pixels]) -> list[Sequence[Tensor | Pixels]]:
+    """Split pictures into rows of eight."""
     return [pictures[i : i + SHEET_COLUMNS] for i in range(0, len(pictures), SHEET_COLUMNS)]
 
 
 def write_sheet(rows: Sequence[Sequence[Tensor | Pixels]], path: Path, settings: MadeBy) -> Path:
-    """Write squares of one size as one, `reduced`; returns its path."""
-    write_png(contact_sheet([[reduced(picture) for picture in row] for row in rows]), path, settings)
+    """Write squares of one size side by side, each first shrunk by `shrink`; returns the path."""
+    write_png(contact_sheet([[shrink(picture) for picture in row] for row in rows]), path, settings)
     return path
 
 
-def reduced(square: Tensor | Pixels) -> Pixels:
-    """A square as pixels, scaled down to `SHEET_SIDE` if it is larger."""
+def shrink(square: Tensor | Pixels) -> Pixels:
+    """Convert a square to pixels and scale it down to `SHEET_SIDE` if it is larger."""
     pixels = to_pixels(square) if isinstance(square, Tensor) else square
-    return pixels if len(pixels) <= SHEET_SIDE else fit(pixels, SHEET_SIDE)
+    return pixels if len(pixels) <= SHEET_SIDE else fit_square(pixels, SHEET_SIDE)
 
 
 def write_animation(frames: Sequence[Pixels], path: Path, settings: MadeBy) -> None:
@@ -78,7 +88,7 @@ def animation_bytes(frames: Sequence[Pixels], kind: Literal["PNG", "GIF"], setti
 
 
 def reconstruct_files(
-    model: Model, input_path: Path, out: Path, temperature: float = 0.0, seed: int = 0
+    model: Model, input_path: Path, out: Path, temperature: float = 0.0, seed: int = 0, texture: float = 0.0
 ) -> Iterator[str]:
     """Write reconstruction and sigma map of one image file, or of all in a folder or zip; yields a line for each.
 
@@ -86,35 +96,40 @@ def reconstruct_files(
         model: with a VAE.
         input_path: image file, folder or zip.
         out: folder to write.
-        temperature: above 0, `.draw.png` is the reconstruction with a residual of this size drawn.
-        seed: of the drawn residual, the same for every picture.
+        temperature: if above 0, `.draw.png` is written too: the reconstruction plus a drawn residual of this size.
+        seed: of the residual and of the texture; the same for every picture.
+        texture: if above 0, `.texture.png` is written too: the reconstruction with texture of at most this many sigma.
 
     Raises:
-        ConfigError: a negative temperature.
-        DataError: no image, or none that can be read.
+        ConfigError: the temperature or the texture is negative or not finite, or the VAE has no texture head.
+        DataError: there is no image, or one cannot be read.
     """
     if not 0.0 <= temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
-    pictures = _pictures(input_path)
+    model.check_texture(texture)
+    pictures = _open_pictures(input_path)
     make_folder(out)
     for name, pixels in pictures:
         mean, levels, shown = reconstruct_pixels(model, pixels)
         target = out / name
         target.parent.mkdir(parents=True, exist_ok=True)
         write_png(mean, target.with_name(target.name + ".recon.png"), {"model": str(model.path)})
-        scale = f"black 0 to pale yellow {SIGMA_SCALE:.0f} 8-bit levels"
-        write_png(shown, target.with_name(target.name + ".sigma.png"), {"scale": scale})
+        write_png(shown, target.with_name(target.name + ".sigma.png"), {"scale": describe_scale()})
         np.save(target.with_name(target.name + ".sigma.npy"), levels)
         if temperature > 0.0:
             drawn = model.draw(to_x(pixels)[None], temperature, seed)[0]
             about = {"model": str(model.path), "temperature": str(temperature), "seed": str(seed)}
             write_png(drawn, target.with_name(target.name + ".draw.png"), about)
+        if texture > 0.0:
+            textured = model.reconstruct_with_texture(to_x(pixels)[None], texture, seed)[0]
+            about = {"model": str(model.path), "texture": str(texture), "seed": str(seed)}
+            write_png(textured, target.with_name(target.name + ".texture.png"), about)
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
         yield f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 
 
 def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pixels]:
-    """Reconstruction, sigma map and that in colours, at the size of `pixels`, filled row by row."""
+    """Reconstruct at the size of `pixels`, row by row; returns the picture, the sigma map, and the map in colours."""
     mean, shown = np.empty_like(pixels), np.empty_like(pixels)
     levels = np.empty(pixels.shape[:2], np.float32)
     for rows in model.reconstruct_rows(pixels):
@@ -125,20 +140,20 @@ def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pi
     return mean, levels, shown
 
 
-def _pictures(path: Path) -> Iterator[tuple[str, Pixels]]:
-    """Name (without its suffix) and pixels of each picture; the first error comes before anything is written."""
+def _open_pictures(path: Path) -> Iterator[tuple[str, Pixels]]:
+    """Name without suffix, and pixels, of each picture; an unusable path raises before anything is written."""
     if path.is_file() and path.suffix.lower() != ".zip":
         return iter([(path.stem, read_pixels_limited(path))])
     source = open_source(path)
     stems = [str(Path(ref.name).with_suffix("")) for ref in source.refs]
     stem, count = Counter(stems).most_common(1)[0]
     if count > 1:
-        raise DataError(f"{path}: {count} images are called {stem!r} but for the suffix; rename all but one")
+        raise DataError(f"{path}: {count} images are called {stem!r} apart from the suffix; rename all but one")
     return ((stem, ref.read_pixels()) for stem, ref in zip(stems, source.refs, strict=True))
 
 
 VAE_SIDE = 256
-"""Side of the pictures of a VAE, which has no resolution of its own."""
+"""Side of the pictures where there is only a VAE, which has no resolution of its own."""
 
 
 def interpolate_files(
@@ -166,11 +181,11 @@ def interpolate_files(
     about = {**settings.model_dump(mode="json"), "a": a, "b": b, "method": method, "model": model.path}
     path = []
     for index, point in enumerate(between(model, first, second, shares, method, settings)):
-        make_folder(out)  # not before the first frame: where there is none, nothing is written
-        write_png(point.mean[0], out / f"frame-{index:03d}.png", made_by(**about, share=shares[index]))
-        path.append(reduced(point.mean[0]))
-    write_animation(path + path[-2:0:-1], out / "animation.png", made_by(**about, frames=frames))
-    return write_sheet([path], out / "sheet.png", made_by(**about, frames=frames))
+        make_folder(out)  # only now: if the first frame fails, nothing is written
+        write_png(point.mean[0], out / f"frame-{index:03d}.png", encode_settings(**about, share=shares[index]))
+        path.append(shrink(point.mean[0]))
+    write_animation(path + path[-2:0:-1], out / "animation.png", encode_settings(**about, frames=frames))
+    return write_sheet([path], out / "sheet.png", encode_settings(**about, frames=frames))
 
 
 def mix_files(
@@ -202,8 +217,10 @@ def mix_files(
     about = {**settings.model_dump(mode="json"), "a": a, "b": b, "share": share, "model": model.path}
     make_folder(out)
     for name, x in mixed.items():
-        write_png(x, out / f"{name}.png", made_by(**about, method=name))
-    return write_sheet([[first, *mixed.values(), second]], out / "sheet.png", made_by(**about, method=list(mixed)))
+        write_png(x, out / f"{name}.png", encode_settings(**about, method=name))
+    return write_sheet(
+        [[first, *mixed.values(), second]], out / "sheet.png", encode_settings(**about, method=list(mixed))
+    )
 
 
 def _all_methods(model: Model) -> list[Method]:
@@ -212,19 +229,19 @@ def _all_methods(model: Model) -> list[Method]:
 
 def _check_label(settings: DDIMSettings, methods: Sequence[Method]) -> None:
     if settings.label is not None and "morph" not in methods:
-        raise ConfigError(f"label is {settings.label!r}, but only a morph has use for it: leave --label out")
+        raise ConfigError(f"label is {settings.label!r}, but only a morph uses it: leave --label out")
 
 
 def _read_ends(model: Model, a: Path, b: Path, settings: DDIMSettings) -> tuple[Tensor, Tensor]:
-    """Both pictures as x of one size: the one asked for, else that of the denoiser's training."""
+    """Read both pictures as x of one size: the requested one, or else that which the denoiser was trained at."""
     alone = model.denoiser is None and settings.resolution is None
     side = model.side(VAE_SIDE if alone else settings.resolution)
-    first, second = (to_x(fit(read_pixels_limited(path), side)) for path in (a, b))
+    first, second = (to_x(fit_square(read_pixels_limited(path), side)) for path in (a, b))
     return first, second
 
 
-def candidates(number: int, keep: float) -> int:
-    """How many samples to draw so that `number` of them are the share `keep`, rounded up.
+def count_candidates(number: int, keep: float) -> int:
+    """Count the samples to draw so that `number` of them make up the share `keep`, rounded up.
 
     Raises:
         ConfigError: a number below 1, or a share outside (0, 1].
@@ -232,37 +249,39 @@ def candidates(number: int, keep: float) -> int:
     if number < 1:
         raise ConfigError(f"number is {number}, but at least 1 picture must be asked for")
     if not 0.0 < keep <= 1.0:
-        raise ConfigError(f"keep is {keep}, but must be a share above 0 up to 1: 0.5 keeps the surer half, 1 all")
-    # The decimal that was typed, since 21 / 0.35 in floats is a little more than 60.
+        raise ConfigError(f"keep is {keep}, but must be a share above 0 and at most 1: 0.5 keeps the surer half, 1 all")
+    # As a fraction, because in floats 21 / 0.35 is a little more than 60.
     return math.ceil(number / Fraction(str(keep)))
 
 
 class LeastUncertain:
-    """The `number` least uncertain samples so far; of equal ones those of the lowest seeds."""
+    """Keeps the seeds of the `number` least uncertain samples; among equally uncertain ones the lowest seeds."""
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._worst_first: list[tuple[float, int]] = []
 
     def offer(self, seed: int, uncertainty: float) -> int | None:
-        """Take a sample in; returns the seed of the one that drops out for it, if any."""
+        """Add a sample; returns the seed of the one that drops out for it, if any."""
         heapq.heappush(self._worst_first, (-uncertainty, -seed))
         if len(self._worst_first) <= self._number:
             return None
         return -heapq.heappop(self._worst_first)[1]
 
     def seeds(self) -> list[int]:
-        """Those that stay, least uncertain first."""
+        """Seeds of the samples that are kept, least uncertain first."""
         return [-seed for _, seed in sorted(self._worst_first, reverse=True)]
 
 
 SHEET_PICTURES = 64
 REJECTED = "rejected"
 DIGITS = 6
-"""Of the score in a PNG: what lies behind them depends on the batch."""
+"""Decimals of the score in a PNG; further ones depend on the batch."""
 STEPS = "steps"
 PREVIEW_SCALE = 64.0
-"""8-bit levels of sigma shown as pale yellow: twice that of a reconstruction, since an estimate starts from nothing."""
+"""8-bit levels of sigma that are pale yellow in a preview: twice those of a reconstruction.
+
+An early estimate is far less certain."""
 
 
 def generate_files(
@@ -274,51 +293,55 @@ def generate_files(
     keep: float = 1.0,
     mask: Path | None = None,
     previews: bool = False,
+    texture: float = 0.0,
 ) -> Path:
-    """Write `number` PNGs with their settings and uncertainty, and `sheet.png` of the first 64; returns the sheet.
+    """Write `number` PNGs with their settings and uncertainty, and `sheet.png` with the first 64; returns its path.
 
     Args:
         model: with a denoiser.
         out: folder to write.
-        number: how many stay in `out`.
+        number: how many to keep in `out`.
         seed: of the first sample; the next ones count up.
         settings: how to sample.
-        keep: below 1, number / keep samples are drawn and all but the least uncertain end in `out/rejected`. The sheet
-            then shows the least uncertain first.
-        mask: picture of the size of the samples; see `read_mask`.
-        previews: whether to write `out/steps/step-NN.png`, the first samples as they form.
+        keep: if below 1, number / keep samples are drawn, and all but the least uncertain `number` are moved to
+            `out/rejected`. The sheet then shows the least uncertain first.
+        mask: picture of the size of the samples, read by `read_mask`.
+        previews: whether to write `out/steps/step-NN.png`, which show the first samples as they form.
+        texture: how many sigma a pixel may leave the mean by; 0 gives the mean.
 
     Raises:
         ConfigError: a setting is out of range or does not fit the model; nothing is written then.
         DataError: the mask cannot be read.
     """
-    seeds = range(seed, seed + candidates(number, keep))
+    seeds = range(seed, seed + count_candidates(number, keep))
     if keep < 1.0:
         model.check_variance("--keep")
     region = None if mask is None else read_mask(mask)
-    about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "model": model.path}
-    watch = partial(_write_step, model, out / STEPS, made_by(**about, seed=seed)) if previews else None
-    first = at_once(model.side(settings.resolution))
-    drawn = model.generate(seeds[:first], settings, region, watch)
+    about = {**settings.model_dump(mode="json"), "mask": mask, "keep": keep, "texture": texture, "model": model.path}
+    watch = partial(_write_preview, model, out / STEPS, encode_settings(**about, seed=seed)) if previews else None
+    first = batch_size_for(model.side(settings.resolution))
+    drawn = model.generate(seeds[:first], settings, region, watch, texture)
     if len(seeds) > first:
-        drawn = chain(drawn, model.generate(seeds[first:], settings, region))
+        drawn = chain(drawn, model.generate(seeds[first:], settings, region, texture=texture))
     make_folder(out)
     chosen = LeastUncertain(number)
     for sample in drawn:
         score = None if sample.uncertainty is None else round(sample.uncertainty, DIGITS)
-        write_png(sample.x, _place(out, sample.seed), made_by(**about, seed=sample.seed, uncertainty=score))
-        _place(out / REJECTED, sample.seed).unlink(missing_ok=True)  # of an earlier run
+        write_png(
+            sample.x, _sample_path(out, sample.seed), encode_settings(**about, seed=sample.seed, uncertainty=score)
+        )
+        _sample_path(out / REJECTED, sample.seed).unlink(missing_ok=True)  # which an earlier run may have left
         dropped = chosen.offer(sample.seed, sample.uncertainty or 0.0)
         if dropped is not None:
             make_folder(out / REJECTED)
-            os.replace(_place(out, dropped), _place(out / REJECTED, dropped))
+            os.replace(_sample_path(out, dropped), _sample_path(out / REJECTED, dropped))
     kept = chosen.seeds() if keep < 1.0 else seeds
-    shown = [reduced(read_pixels(_place(out, one))) for one in kept[:SHEET_PICTURES]]
-    return write_sheet(rows_of(shown), out / "sheet.png", made_by(**about, seed=seed))
+    shown = [shrink(read_pixels(_sample_path(out, kept_seed))) for kept_seed in kept[:SHEET_PICTURES]]
+    return write_sheet(split_into_rows(shown), out / "sheet.png", encode_settings(**about, seed=seed))
 
 
 def read_mask(path: Path) -> Tensor:
-    """Read a greyscale picture as a mask, float32 `[H,W]`: black is 0, white 1; colours count by their mean.
+    """Read a picture as a mask, float32 `[H,W]`: black is 0, white 1; a colour counts as the mean of its channels.
 
     Raises:
         DataError: it cannot be read.
@@ -326,19 +349,19 @@ def read_mask(path: Path) -> Tensor:
     return (to_x(read_pixels_limited(path)).mean(0) + 1.0) / 2.0
 
 
-def _place(folder: Path, seed: int) -> Path:
+def _sample_path(folder: Path, seed: int) -> Path:
     return folder / f"{seed:06d}.png"
 
 
-def _write_step(model: Model, folder: Path, about: MadeBy, step: SamplerStep) -> None:
-    """Estimates in rows, under each row its sigma maps."""
-    seen = preview(model.codec, step)
-    rows = rows_of(list(seen.estimate))
-    if seen.sigma is not None:
+def _write_preview(model: Model, folder: Path, about: MadeBy, step: SamplerStep) -> None:
+    """Write the estimates of a step in rows, each above a row of their sigma maps."""
+    shown = preview(model.codec, step)
+    rows = split_into_rows(list(shown.estimate))
+    if shown.sigma is not None:
         maps: list[Tensor | Pixels] = [
-            colour_map(sigma_levels(2.0 * sigma.log()), PREVIEW_SCALE) for sigma in seen.sigma
+            colour_map(sigma_levels(2.0 * sigma.log()), PREVIEW_SCALE) for sigma in shown.sigma
         ]
-        rows = [row for pair in zip(rows, rows_of(maps), strict=True) for row in pair]
+        rows = [row for pair in zip(rows, split_into_rows(maps), strict=True) for row in pair]
     make_folder(folder)
-    settings = {**about, **made_by(step=step.index, t=step.t, pale_yellow_levels=PREVIEW_SCALE)}
+    settings = {**about, **encode_settings(step=step.index, t=step.t, pale_yellow_levels=PREVIEW_SCALE)}
     write_sheet(rows, folder / f"step-{step.index:02d}.png", settings)

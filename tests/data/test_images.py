@@ -14,7 +14,7 @@ from images import MAGIC, chunk, encoded, raw_png
 from PIL import Image
 
 from jeppa.data.decode import MAX_FILE_BYTES, read_pixels
-from jeppa.data.images import fit, read_image, to_pixels, to_x
+from jeppa.data.images import fit_square, read_image, to_pixels, to_x
 from jeppa.errors import DataError
 
 
@@ -160,5 +160,5 @@ def test_read_image_is_channels_first_red_first() -> None:
 def test_fit_keeps_the_centre() -> None:
     pixels = np.zeros((4, 12, 3), np.uint8)
     pixels[:, 4:8] = 77
-    assert np.array_equal(fit(pixels, 16), np.full((16, 16, 3), 77, np.uint8))
-    assert fit(np.zeros((1, 10_000, 3), np.uint8), 8).shape == (8, 8, 3)
+    assert np.array_equal(fit_square(pixels, 16), np.full((16, 16, 3), 77, np.uint8))
+    assert fit_square(np.zeros((1, 10_000, 3), np.uint8), 8).shape == (8, 8, 3)

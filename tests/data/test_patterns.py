@@ -26,11 +26,11 @@ def test_shares_of_two_colours_lie_between_none_and_all() -> None:
 
 
 def test_stripes_have_their_period() -> None:
-    from jeppa.data.crops import _stripes
+    from jeppa.data.crops import _draw_stripes
 
     periods = []
     for seed in range(200):
-        spectrum = np.abs(np.fft.fft2(_stripes(64, np.random.default_rng(seed)) - 0.5))
+        spectrum = np.abs(np.fft.fft2(_draw_stripes(64, np.random.default_rng(seed)) - 0.5))
         down, across = np.unravel_index(spectrum[:, :32].argmax(), (64, 32))
         frequency = np.hypot(np.fft.fftfreq(64)[down], across / 64)
         periods.append(1.0 / max(frequency, 1e-9))

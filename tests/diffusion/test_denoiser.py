@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import pixel_unshuffle
 
-from jeppa.diffusion import Denoiser, guided, make_unet, null_label
+from jeppa.diffusion import Denoiser, make_denoise, make_unet, null_label
 from jeppa.errors import ConfigError
 
 CLASSES = 3
@@ -49,7 +49,7 @@ def latents(height: int = 8, width: int = 8) -> tuple[torch.Tensor, torch.Tensor
 def test_latents_of_any_size_come_back_at_their_size(unconditional, size: tuple[int, int]) -> None:
     """Red when `_evaluate` does not pad, does not crop, or exchanges height and width."""
     zt, t = latents(*size)
-    v = guided(unconditional)(zt, t).mean
+    v = make_denoise(unconditional)(zt, t).mean
     assert v.shape == zt.shape
     assert v.isfinite().all()
 
@@ -58,10 +58,10 @@ def test_latents_of_any_size_come_back_at_their_size(unconditional, size: tuple[
 def test_padding_repeats_the_edge_and_changes_nothing_at_multiples_of_the_stride(unconditional) -> None:
     """Red when the padding is zeros, or more than needed."""
     zt, t = latents(8, 8)
-    torch.testing.assert_close(guided(unconditional)(zt, t).mean, unconditional.unet(zt, t).sample, **CLOSE)
+    torch.testing.assert_close(make_denoise(unconditional)(zt, t).mean, unconditional.unet(zt, t).sample, **CLOSE)
     flat = torch.full((2, 4, 5, 7), 0.3)
-    whole = guided(unconditional)(torch.full((2, 4, 8, 8), 0.3), t).mean
-    torch.testing.assert_close(guided(unconditional)(flat, t).mean, whole[..., :5, :7], **CLOSE)
+    whole = make_denoise(unconditional)(torch.full((2, 4, 8, 8), 0.3), t).mean
+    torch.testing.assert_close(make_denoise(unconditional)(flat, t).mean, whole[..., :5, :7], **CLOSE)
 
 
 @torch.no_grad()
@@ -72,10 +72,10 @@ def test_guidance_one_is_the_conditional_and_zero_the_null_prediction(conditiona
     cond = conditional.unet(zt, t, class_labels=labels).sample
     null = conditional.unet(zt, t, class_labels=torch.full((2,), CLASSES)).sample
     assert (cond - null).abs().max() > 1e-3
-    torch.testing.assert_close(guided(conditional, labels)(zt, t).mean, cond, **CLOSE)
-    torch.testing.assert_close(guided(conditional, labels, 0.0)(zt, t).mean, null, **CLOSE)
-    torch.testing.assert_close(guided(conditional)(zt, t).mean, null, **CLOSE)
-    torch.testing.assert_close(guided(conditional, labels, 3.0)(zt, t).mean, null + 3.0 * (cond - null), **CLOSE)
+    torch.testing.assert_close(make_denoise(conditional, labels)(zt, t).mean, cond, **CLOSE)
+    torch.testing.assert_close(make_denoise(conditional, labels, 0.0)(zt, t).mean, null, **CLOSE)
+    torch.testing.assert_close(make_denoise(conditional)(zt, t).mean, null, **CLOSE)
+    torch.testing.assert_close(make_denoise(conditional, labels, 3.0)(zt, t).mean, null + 3.0 * (cond - null), **CLOSE)
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def test_guiding_towards_no_class_changes_nothing(conditional) -> None:
     """Red when a row with the null label is guided to another one, or refused."""
     zt, t = latents()
     nulls = torch.full((2,), null_label(conditional.unet))
-    guided_to_null, unguided = guided(conditional, nulls, 5.0)(zt, t), guided(conditional)(zt, t)
+    guided_to_null, unguided = make_denoise(conditional, nulls, 5.0)(zt, t), make_denoise(conditional)(zt, t)
     torch.testing.assert_close(guided_to_null.mean, unguided.mean, **CLOSE)
 
 
@@ -99,16 +99,25 @@ def test_guidance_one_evaluates_the_net_once_and_others_in_one_batch(conditional
     hook = conditional.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
     zt, t = latents()
     with torch.no_grad():
-        guided(conditional, torch.tensor([0, 1]))(zt, t)
-        guided(conditional, torch.tensor([0, 1]), 2.0)(zt, t)
+        make_denoise(conditional, torch.tensor([0, 1]))(zt, t)
+        make_denoise(conditional, torch.tensor([0, 1]), 2.0)(zt, t)
     hook.remove()
     assert batches == [2, 4]
 
 
-def test_gradients_flow_to_the_net(unconditional) -> None:
-    """The same callable trains. Red when `guided` runs without gradients."""
+def test_one_label_stands_for_a_whole_batch(conditional) -> None:
+    """Red when the label goes to the first sample alone."""
     zt, t = latents()
-    guided(unconditional)(zt, t).mean.square().mean().backward()
+    for guidance in (1.0, 2.0):
+        one, each = torch.tensor([1]), torch.tensor([1, 1])
+        expected = make_denoise(conditional, each, guidance)(zt, t).mean
+        assert torch.equal(make_denoise(conditional, one, guidance)(zt, t).mean, expected)
+
+
+def test_gradients_flow_to_the_net(unconditional) -> None:
+    """The same callable trains. Red when `make_denoise` runs without gradients."""
+    zt, t = latents()
+    make_denoise(unconditional)(zt, t).mean.square().mean().backward()
     assert unconditional.unet.conv_in.weight.grad.abs().max() > 0
 
 
@@ -135,17 +144,17 @@ def test_label_and_guidance_errors_are_one_line(conditional, unconditional) -> N
     """Red when a check is removed, or the limits exclude the null label."""
     zt, t = latents()
     with pytest.raises(ConfigError, match="no classes, so no labels: leave them out"):
-        guided(unconditional, torch.tensor([0, 0]))
+        make_denoise(unconditional, torch.tensor([0, 0]))
     for label in (-1, CLASSES + 1):
         with pytest.raises(ConfigError, match=rf"^label is {label}, .* 0 to 2 \(and 3 for no class\)"):
-            guided(conditional, torch.tensor([0, label]))
+            make_denoise(conditional, torch.tensor([0, label]))
     for denoiser in (conditional, unconditional):
         with pytest.raises(ConfigError, match=r"guidance is 2\.0, but there are no labels"):
-            guided(denoiser, guidance=2.0)
+            make_denoise(denoiser, guidance=2.0)
     with pytest.raises(ConfigError, match="guidance is nan, but must be a finite number"):
-        guided(conditional, torch.tensor([0, 0]), math.nan)
+        make_denoise(conditional, torch.tensor([0, 0]), math.nan)
     with pytest.raises(ConfigError, match="3 labels for a batch of 2: give one for each"):
-        guided(conditional, torch.tensor([0, 1, 2]))(zt, t)
+        make_denoise(conditional, torch.tensor([0, 1, 2]))(zt, t)
 
 
 def test_a_level_attends_on_the_way_down_and_on_the_way_up(unconditional) -> None:
@@ -178,7 +187,7 @@ def test_patches_are_put_back_where_they_came_from(size: tuple[int, int]) -> Non
     torch.nn.init.normal_(denoiser.head.out.weight)
     assert denoiser.stride == 4
     zt, t = latents(*size)
-    found = guided(denoiser)(zt, t)
+    found = make_denoise(denoiser)(zt, t)
     assert found.mean.shape == found.logvar.shape == zt.shape
     if size == (8, 8):
         seen = net(pixel_unshuffle(zt, 2), t).sample

@@ -1,10 +1,11 @@
-"""The scheduler is diffusers' DDIMScheduler without a variance, and `sample_ddim` with one."""
+"""With a variance the scheduler is `sample_ddim`, and with `exact` without one too; see test_scheduler_stock.py."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
 from jeppa.diffusion import (
@@ -21,15 +22,6 @@ from jeppa.errors import ConfigError
 
 SEEDS, SHAPE = [1, 2], (2, 4, 3)
 CLOSE = {"atol": 2e-5, "rtol": 0.0}
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-# As in the scheduler's folder of Stable Diffusion 1 and 2.
-STABLE_DIFFUSION = {
-    **BETAS,
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}
 
 
 def net(zt: Tensor, t: Tensor | int) -> Tensor:
@@ -40,47 +32,8 @@ def logvar_of_v(zt: Tensor) -> Tensor:
     return torch.sin(3.0 * zt) - 2.0
 
 
-def sampled(scheduler, steps: int, eta: float = 0.0) -> Tensor:
-    generators = generators_for(SEEDS)
-    zt = initial_noise(SHAPE, generators)
-    scheduler.set_timesteps(steps)
-    for t in scheduler.timesteps:
-        zt = scheduler.step(net(zt, int(t)), t, zt, eta=eta, generator=generators).prev_sample
-    return zt
-
-
 def ours(**settings) -> HeteroscedasticDDIMScheduler:
     return HeteroscedasticDDIMScheduler(**settings)
-
-
-@pytest.mark.parametrize("eta", [0.0, 0.5])
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize(
-    ("settings", "steps"),
-    [
-        *[(STABLE_DIFFUSION, steps) for steps in (1, 7, 50)],
-        ({**STABLE_DIFFUSION, "steps_offset": 0}, 10),
-        *[({**BETAS, "timestep_spacing": "trailing", "clip_sample": False}, steps) for steps in (2, 25)],
-        ({**BETAS, "timestep_spacing": "trailing", "clip_sample": True, "clip_sample_range": 0.5}, 10),
-        ({"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "leading", "clip_sample": True}, 10),
-    ],
-)
-def test_plain_steps_equal_diffusers_where_its_stride_meets_the_list(settings, steps: int, kind, eta: float) -> None:
-    """Red when a setting is not passed on, eps follows the clipped x0, or the last step draws no noise."""
-    settings = {**settings, "prediction_type": kind}
-    peer = sampled(DDIMScheduler(**settings), steps, eta)
-    torch.testing.assert_close(sampled(ours(**settings), steps, eta), peer, **CLOSE)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 10, 20, 25, 50, 100, 999, 1000])
-def test_stable_diffusion_visits_the_timesteps_of_diffusers(steps: int) -> None:
-    """At 1000 diffusers' offset list starts past the schedule. Red without the offset, or when it makes one twice."""
-    scheduler, peer = ours(**STABLE_DIFFUSION), DDIMScheduler(**STABLE_DIFFUSION)
-    scheduler.set_timesteps(steps)
-    peer.set_timesteps(steps)
-    visited = scheduler.timesteps.tolist()
-    assert visited == [t - (steps == 1000) for t in peer.timesteps.tolist()]
-    assert len(set(visited)) == steps
 
 
 @pytest.mark.parametrize(("eta", "draw_last"), [(0.0, False), (0.0, True), (0.5, True)])
@@ -98,7 +51,8 @@ def test_learned_variance_given_as_that_of_eps_equals_our_sampler(eta: float, dr
     scheduler.set_timesteps(timesteps=visited)
     for t in scheduler.timesteps:
         eps_logvar = logvar_of_v(zt) + math.log(alpha_bars(schedule)[t])
-        zt = scheduler.step(net(zt, int(t)), t, zt, eta, eps_logvar, 0.8, generators).prev_sample
+        step = scheduler.step(net(zt, int(t)), t, zt, eta, generator=generators, eps_logvar=eps_logvar, temperature=0.8)
+        zt = step.prev_sample
 
     def denoise(zt: Tensor, t: Tensor) -> Prediction:
         return Prediction(net(zt, int(t[0])), logvar_of_v(zt))
@@ -107,6 +61,87 @@ def test_learned_variance_given_as_that_of_eps_equals_our_sampler(eta: float, dr
     torch.testing.assert_close(initial_noise(SHAPE, generators), z_t)
     *_, last = sample_ddim(denoise, z_t, schedule, DDIM(4, eta, visited, 0.8, draw_last), generators)
     torch.testing.assert_close(zt, last.zt, **CLOSE)
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("v_prediction", 15), ("sample", 25), ("epsilon", 7)])
+@pytest.mark.parametrize(("eta", "draw_last"), [(0.0, False), (0.5, True)])
+def test_output_of_twice_the_channels_equals_our_sampler(kind, steps: int, eta: float, draw_last: bool) -> None:
+    """From pure noise on, over trailing lists that a stride of T // steps would miss.
+
+    Red when the second half is taken for the variance of eps, or `for_latents` is not exact, trailing or unclipped.
+    """
+    scheduler = HeteroscedasticDDIMScheduler.for_latents(kind, draw_last=draw_last)
+    generators = generators_for(SEEDS)
+    z_t = zt = initial_noise(SHAPE, generators)
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        both = torch.cat([net(zt, int(t)), logvar_of_v(zt)], 1)
+        zt = scheduler.step(both, t, zt, eta, generator=generators).prev_sample
+
+    def denoise(zt: Tensor, t: Tensor) -> Prediction:
+        return Prediction(net(zt, int(t[0])), logvar_of_v(zt), kind)
+
+    generators = generators_for(SEEDS)
+    initial_noise(SHAPE, generators)
+    settings = DDIM(steps, eta, temperature=1.0, last=draw_last)
+    *_, last = sample_ddim(denoise, z_t, make_scheduler(kind=kind), settings, generators)
+    torch.testing.assert_close(zt, last.zt, **CLOSE)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_output_of_twice_the_channels_is_eps_logvar_where_the_net_predicts_eps(exact: bool) -> None:
+    """Red when the halves are exchanged, or the second is not used."""
+    scheduler = ours(clip_sample=False, exact=exact)
+    scheduler.set_timesteps(10)
+    zt = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    eps, logvar = net(zt, 500), logvar_of_v(zt)
+    given = {"variance_noise": torch.ones_like(zt), "temperature": 0.8}
+    whole = scheduler.step(torch.cat([eps, logvar], 1), 500, zt, **given)
+    apart = scheduler.step(eps, 500, zt, eps_logvar=logvar, **given)
+    assert torch.equal(whole.prev_sample, apart.prev_sample)
+    assert torch.equal(whole.pred_original_sample, apart.pred_original_sample)
+    assert not torch.equal(whole.prev_sample, scheduler.step(eps, 500, zt).prev_sample)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+@pytest.mark.parametrize("spacing", ["leading", "linspace"])
+def test_learned_variance_is_added_to_the_mean_of_diffusers(eta: float, spacing: str) -> None:
+    """sigma^2 = lambda^2 + temperature^2 c^2 Var[x0|zt] about diffusers' own mean, clipped, over its own stride.
+
+    Red when the share is that of another step, lambda is left out or drawn twice, or the mean is not diffusers'.
+    """
+    settings = {"timestep_spacing": spacing, "clip_sample_range": 0.7}
+    scheduler, peer = ours(**settings), DDIMScheduler(**settings)
+    zt, noise = torch.randn(2, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    logvar = logvar_of_v(zt)
+    for each in (scheduler, peer):
+        each.set_timesteps(10)
+    for t in scheduler.timesteps[:-1]:
+        asked = (net(zt, int(t)), int(t), zt)
+        step = scheduler.step(*asked, eta, True, variance_noise=noise, eps_logvar=logvar, temperature=0.8)
+        still = peer.step(*asked, eta, True, variance_noise=torch.zeros_like(zt))
+        a, a_prev = peer.alphas_cumprod[torch.stack([t, t - 100])].double()
+        own = eta**2 * (1 - a_prev) / (1 - a) * (1 - a / a_prev)
+        share = a_prev.sqrt() - (a * (1 - a_prev - own) / (1 - a)).sqrt()
+        variance = ((1 - a) / a * logvar.double().exp()).clamp(max=1.0)
+        sigma = (own + 0.64 * share**2 * variance).sqrt()
+        torch.testing.assert_close(step.prev_sample, still.prev_sample + sigma.float() * noise, **CLOSE)
+        assert torch.equal(step.pred_original_sample, still.pred_original_sample)
+
+
+@pytest.mark.parametrize(("spacing", "steps"), [("leading", 10), ("trailing", 15), ("linspace", 10)])
+def test_last_step_draws_no_learned_noise_unless_told(spacing: str, steps: int) -> None:
+    """At 15 steps of trailing, diffusers' last one ends at a timestep above 0.
+
+    Red when only a step to the clean latent counts as the last.
+    """
+    zt = torch.zeros(1, *SHAPE)
+    for draw_last in (False, True):
+        scheduler = ours(timestep_spacing=spacing, draw_last=draw_last)
+        scheduler.set_timesteps(steps)
+        t = scheduler.timesteps[-1]
+        step = scheduler.step(zt, t, zt, eps_logvar=zt, variance_noise=torch.ones_like(zt))
+        assert (step.prev_sample > 0).all() == draw_last
 
 
 def test_temperature_zero_and_no_variance_are_the_same_step() -> None:
@@ -139,7 +174,7 @@ def test_each_step_ends_at_the_next_timestep_of_the_list(timesteps) -> None:
 
     Red when the next timestep is `t - T // steps`.
     """
-    scheduler = ours(timestep_spacing="linspace", prediction_type="sample")
+    scheduler = ours(timestep_spacing="linspace", prediction_type="sample", exact=timesteps is None)
     scheduler.set_timesteps(10 if timesteps is None else None, timesteps=timesteps)
     bars = [*alpha_bars(scheduler)[scheduler.timesteps].tolist(), 1.0]
     if timesteps is None:
@@ -151,28 +186,41 @@ def test_each_step_ends_at_the_next_timestep_of_the_list(timesteps) -> None:
         torch.testing.assert_close(zt, math.sqrt(bar) * point + math.sqrt(1 - bar) * eps, atol=1e-4, rtol=0.0)
 
 
-def test_noising_equals_diffusers() -> None:
-    """For pipelines that start from a picture. Red when rates are exchanged."""
-    z0, noise = torch.randn(2, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
-    t = torch.tensor([0, 500, 999])
-    peer = DDIMScheduler(**STABLE_DIFFUSION)
-    torch.testing.assert_close(ours(**STABLE_DIFFUSION).add_noise(z0, noise, t), peer.add_noise(z0, noise, t))
-    torch.testing.assert_close(ours(**STABLE_DIFFUSION).get_velocity(z0, noise, t), peer.get_velocity(z0, noise, t))
+@pytest.mark.parametrize(
+    "visited", [[900, 500, 3], (900, 500, 3), np.array([900, 500, 3]), torch.tensor([900, 500, 3])]
+)
+def test_list_of_ones_own_is_any_sequence_of_whole_numbers(visited) -> None:
+    """Red when the truth of an array is asked."""
+    scheduler = ours()
+    scheduler.set_timesteps(timesteps=visited)
+    assert scheduler.timesteps.tolist() == [900, 500, 3]
+    assert scheduler.num_inference_steps == 3
+    assert [scheduler.previous_timestep(t) for t in (900, 500, 3)] == [500, 3, -1]
+    scheduler.set_timesteps(np.int64(5))
+    assert [scheduler.previous_timestep(t) for t in (900, 500, 3)] == [700, 300, -197]
 
 
-def test_settings_come_from_diffusers_and_survive_a_folder(tmp_path) -> None:
-    """Red when a shared setting is renamed, or one of ours is not registered."""
-    peer = DDIMScheduler(**STABLE_DIFFUSION, prediction_type="v_prediction")
-    scheduler = HeteroscedasticDDIMScheduler.from_config(peer.config, data_variance=0.7, draw_last=True)
-    shared = {key: value for key, value in scheduler.config.items() if not key.startswith("_") and key in peer.config}
-    assert len(shared) == 13
-    assert shared == {key: peer.config[key] for key in shared}
-    scheduler.save_pretrained(tmp_path)
-    again = HeteroscedasticDDIMScheduler.from_pretrained(tmp_path)
-    assert (again.config.data_variance, again.config.draw_last) == (0.7, True)
-    torch.testing.assert_close(sampled(again, 10), sampled(peer, 10), **CLOSE)
-    back = DDIMScheduler.from_config(again.config)
-    torch.testing.assert_close(sampled(back, 10), sampled(peer, 10), **CLOSE)
+def test_exact_noising_keeps_the_noise_of_the_first_timesteps_in_bfloat16() -> None:
+    """Red when `exact` does not reach `add_noise` and `get_velocity`: diffusers rounds alpha_bar to 1 there."""
+    zero, one, first = (
+        torch.zeros(1, 1, dtype=torch.bfloat16),
+        torch.ones(1, 1, dtype=torch.bfloat16),
+        torch.tensor([0]),
+    )
+    for exact in (False, True):
+        scheduler = ours(exact=exact)
+        assert bool(scheduler.add_noise(zero, one, first) > 0) == exact
+        assert bool(scheduler.get_velocity(one, zero, first) < 0) == exact
+
+
+def test_log_variance_of_another_meaning_is_refused() -> None:
+    """A net of DDPM's learned_range says where between two variances of the step it lies. Red without the check."""
+    config = DDPMScheduler(variance_type="learned_range").config
+    scheduler = HeteroscedasticDDIMScheduler.from_config(config)
+    scheduler.set_timesteps(4)
+    zt = torch.zeros(1, *SHAPE)
+    with pytest.raises(ConfigError, match="a variance of type learned_range, which is no log-variance of its error"):
+        scheduler.step(torch.cat([zt, zt], 1), 750, zt)
 
 
 def test_bad_input_is_one_line() -> None:
@@ -190,16 +238,26 @@ def test_bad_input_is_one_line() -> None:
     for bad in ([3, 9], [9, 9], [1000, 3], [3, -1]):
         with pytest.raises(ConfigError, match=rf"timesteps are \[{bad[0]}, {bad[1]}\], but must be 2 in descending"):
             scheduler.set_timesteps(timesteps=bad)
-    scheduler.set_timesteps(4)
+    exact = ours(exact=True)
+    exact.set_timesteps(4)
     with pytest.raises(ConfigError, match="timestep is 998, which is not in the list of set_timesteps"):
-        scheduler.step(zt, 998, zt)
+        exact.step(zt, 998, zt)
+    scheduler.set_timesteps(4)
     with pytest.raises(ConfigError, match=r"eta is 1\.5, but must lie in 0 to 1"):
         scheduler.step(zt, 999, zt, eta=1.5)
     with pytest.raises(ConfigError, match=r"temperature is -1\.0, but must be 0 or more"):
         scheduler.step(zt, 999, zt, temperature=-1.0)
     with pytest.raises(ConfigError, match=r"eps_logvar has shape \(1, 1, 4, 3\), but the sample \(1, 2, 4, 3\)"):
         scheduler.step(zt, 999, zt, eps_logvar=zt[:, :1])
-    with pytest.raises(ConfigError, match="thresholding is True, but it clips pixels"):
-        ours(thresholding=True)
     with pytest.raises(ConfigError, match="prediction is 'v', but must be one of v_prediction, epsilon, sample"):
         ours(prediction_type="v")
+    with pytest.raises(ConfigError, match="eps_logvar is given, but the model output has a log-variance too"):
+        scheduler.step(torch.cat([zt, zt], 1), 999, zt, eps_logvar=zt)
+    with pytest.raises(ConfigError, match="generator and variance_noise are both given: leave one of them out"):
+        scheduler.step(zt, 999, zt, eps_logvar=zt, generator=torch.Generator(), variance_noise=zt)
+    for count in (7.5, 7.0, "7", torch.tensor(7.0)):
+        with pytest.raises(ValueError, match=r"^num_inference_steps is .*7.*, but must be a whole number: round it$"):
+            scheduler.set_timesteps(count)
+    for listed in ([900.0, 3.0], np.array([900.0, 3.0]), torch.tensor([900.0, 3.0])):
+        with pytest.raises(ConfigError, match=r"^a timestep is .*900.*, but must be a whole number: round it$"):
+            scheduler.set_timesteps(timesteps=listed)

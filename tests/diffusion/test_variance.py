@@ -15,8 +15,8 @@ from jeppa.diffusion import (
     ddim_step,
     denoising_loss,
     generators_for,
-    guided,
     initial_noise,
+    make_denoise,
     make_scheduler,
     make_unet,
     sample_ddim,
@@ -180,7 +180,7 @@ def test_head_gives_the_net_no_gradient(denoiser: Denoiser) -> None:
     """Nor the other way round. Red when features, mean or time embedding reach the head with their gradient."""
     z0, noise = torch.randn(2, 2, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     bars = alpha_bars(make_scheduler(kind="epsilon"))
-    terms = denoising_loss(guided(denoiser), z0, torch.tensor([10, 900]), noise, bars, "epsilon")
+    terms = denoising_loss(make_denoise(denoiser), z0, torch.tensor([10, 900]), noise, bars, "epsilon")
     terms["variance_nll"].sum().backward(retain_graph=True)
     assert all(weight.grad is None for weight in denoiser.unet.parameters())
     assert denoiser.head.from_features.weight.grad.abs().max() > 0
@@ -205,8 +205,8 @@ def test_mean_is_bitwise_that_of_the_net_alone(denoiser: Denoiser) -> None:
 def test_guidance_keeps_the_variance_of_the_conditional_prediction(denoiser: Denoiser) -> None:
     """Red when the halves of the batch are exchanged, or the logvar is extrapolated like the mean."""
     zt, t, labels = torch.randn(2, 2, 4, 4), torch.tensor([10, 900]), torch.tensor([0, 1])
-    cond, null = guided(denoiser, labels)(zt, t), guided(denoiser)(zt, t)
-    strong = guided(denoiser, labels, 3.0)(zt, t)
+    cond, null = make_denoise(denoiser, labels)(zt, t), make_denoise(denoiser)(zt, t)
+    strong = make_denoise(denoiser, labels, 3.0)(zt, t)
     assert (cond.logvar - null.logvar).abs().max() > 1e-4
     torch.testing.assert_close(strong.logvar, cond.logvar)
     torch.testing.assert_close(strong.mean, null.mean + 3.0 * (cond.mean - null.mean), atol=1e-5, rtol=0.0)
@@ -218,8 +218,8 @@ def test_guidance_keeps_the_variance_of_the_conditional_prediction(denoiser: Den
 def test_variance_of_odd_sizes_has_the_size_of_the_latent(denoiser: Denoiser, size: tuple[int, int]) -> None:
     """Red when the logvar is not cropped with the mean, or from the other side."""
     zt, t = torch.randn(2, 2, *size), torch.tensor([10, 900])
-    found = guided(denoiser)(zt, t)
+    found = make_denoise(denoiser)(zt, t)
     assert found.mean.shape == found.logvar.shape == zt.shape
     padded = torch.nn.functional.pad(zt, (0, size[1] % 2, 0, size[0] % 2), mode="replicate")
-    whole = guided(denoiser)(padded, t).logvar
+    whole = make_denoise(denoiser)(padded, t).logvar
     torch.testing.assert_close(found.logvar, whole[..., : size[0], : size[1]])

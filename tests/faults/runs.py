@@ -11,7 +11,7 @@ from torch import Tensor
 
 import jeppa.train.vae
 from jeppa.checkpoint import newest_checkpoint
-from jeppa.cli.flags import merged
+from jeppa.cli.core import merge
 from jeppa.config import VAERun, dump_yaml, parse
 from jeppa.data import write_png
 from jeppa.train import VAEObjective, train
@@ -40,7 +40,7 @@ def settings(photos: Path | str, **changes: Any) -> VAERun:
             "precision": "fp32", "keep": 2, "ema_decay": 0.9, "learning_rate": 3e-3,
         },
     }  # fmt: skip
-    return parse(VAERun, merged(base, changes), "test")
+    return parse(VAERun, merge(base, changes), "test")
 
 
 def few_statistics() -> None:
@@ -50,7 +50,7 @@ def few_statistics() -> None:
 
 def finish(config: VAERun, run: Path, resume: bool = False, **options: Any) -> None:
     """Train to the end."""
-    for _ in train(VAEObjective(config), config, run, resume, **options):
+    for _ in train(VAEObjective(config), run, resume, **options):
         pass
 
 
@@ -58,7 +58,7 @@ def announced(config: VAERun, run: Path, saved: Path, resume: bool) -> None:
     """Train to the end, writing to `saved` each step that the loop has reported after saving it."""
     few_statistics()
     with saved.open("a", buffering=1) as file:
-        for record in train(VAEObjective(config), config, run, resume):
+        for record in train(VAEObjective(config), run, resume):
             if record.step and record.step % config.optim.save_every == 0:
                 file.write(f"{record.step}\n")
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from skimage.filters import sobel
 
-from jeppa.lab.calibration import block_spearman, chi2
-from jeppa.lab.metrics import VARIANCE_FLOOR, constant_logvar, mean_square_error, sobel_logvar
+from jeppa.lab.calibration import VARIANCE_FLOOR, block_spearman, chi2, constant_logvar, mean_square_error, sobel_logvar
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ import pytest
 from jeppa.cli import run
 from jeppa.errors import ConfigError
 from jeppa.lab import bench
-from jeppa.lab.bench import BENCHES, Row, _exponent, figure, race, run_benches
+from jeppa.lab.bench import BENCHES, Row, figure, fit_exponent, race, run_benches
 
 
 class Watch:
@@ -40,7 +40,7 @@ def test_a_race_takes_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("power", [0.0, 1.0, 1.5])
 def test_an_exponent_is_that_of_the_power_law(power: float):
     sizes = [256**2, 512**2, 1024**2]
-    row = _exponent("e", sizes, [3.0 * size**power for size in sizes], "told")
+    row = fit_exponent("e", sizes, [3.0 * size**power for size in sizes], "told")
     assert row.ratio == pytest.approx(power, abs=1e-9)
     assert row.ratio_min == pytest.approx(row.ratio_max, abs=1e-9)
 

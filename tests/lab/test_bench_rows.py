@@ -58,6 +58,6 @@ def test_a_bench_gives_its_rows(bench: Callable[[int], Iterator[Row]], names: st
 def test_the_memory_of_a_picture_is_seen_beside_a_large_parent():
     """Red when the peak is that of getrusage, which begins with the parent's."""
     parent = torch.ones(200_000_000)
-    _, mib = bench._alone(bench._picture, 512, 1)
+    _, mib = bench._run_alone(bench._picture, 512, 1)
     assert mib > 10.0
     del parent

@@ -7,6 +7,9 @@ import pytest
 from rich.console import Console
 
 from jeppa.lab import demo
+from jeppa.lab.contract import Report
+
+SECTIONS = ("reconstructions", "calibration", "training", "samples", "numbers")
 
 
 @pytest.fixture
@@ -18,12 +21,14 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_steps")
 def test_the_demo_writes_a_report_of_both_models(tmp_path: Path):
-    """Red when the fine-tuned model starts from noise, or the shipped one is measured in its place."""
+    """Red when tuning starts from noise, the shipped model is measured in its place, or a section is lost."""
     page = demo.run_demo(tmp_path, 0, Console(quiet=True))
     assert page.stat().st_size > 100_000
     assert (tmp_path / demo.FIRST).is_file()
     assert (tmp_path / demo.FIRST_SAMPLES).is_file()
     report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report) == set(Report.model_fields) - {"diffusion"}  # the demo trains no denoiser
+    assert [name for name in SECTIONS if f'id="{name}"' not in page.read_text(encoding="utf-8")] == []
     assert [arm["arm"] for arm in report["arms"]] == [report["leading"], demo.SHIPPED] == [demo.TUNED, demo.SHIPPED]
     found = {arm: json.loads((tmp_path / arm / "metrics.json").read_text()) for arm in (demo.TUNED, demo.SHIPPED)}
     assert found["tuned"]["psnr"] != found["shipped"]["psnr"]

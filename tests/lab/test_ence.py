@@ -16,8 +16,8 @@ from jeppa.lab.statistics import (
     histogram,
     mean_chi2,
     reliability,
-    rescaled,
-    with_constant,
+    replace_variance,
+    rescale,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,7 +65,7 @@ def test_a_calibrated_prediction_is_at_its_reference_and_far_below_a_constant():
     total = every.sum(0)
     learned, reference = ence(total), ence(total, DRAWN)
     assert learned == pytest.approx(reference, abs=0.006)
-    constant = ence(with_constant(total, total[:, ERROR].sum() / total[:, 0].sum()))
+    constant = ence(replace_variance(total, total[:, ERROR].sum() / total[:, 0].sum()))
     assert constant > 20 * learned
 
 
@@ -119,7 +119,7 @@ def test_rescaling_a_histogram_equals_rescaling_each_pixel():
         chi2(squared.sqrt(), torch.zeros_like(squared), logvar).item(), rel=0.005
     )
     changed = -6.0 + 0.4 + 1.3 * (logvar + 6.0)
-    moved = rescaled(histograms(logvar, squared, drawn), -6.0, 0.4, 1.3)
+    moved = rescale(histograms(logvar, squared, drawn), -6.0, 0.4, 1.3)
     assert mean_chi2(moved[0]) == pytest.approx(
         chi2(squared.sqrt(), torch.zeros_like(squared), changed).item(), rel=0.005
     )

@@ -11,7 +11,7 @@ from PIL import Image
 from jeppa.data import open_source
 from jeppa.errors import CheckpointError, ConfigError, DataError
 from jeppa.lab import measure
-from jeppa.lab.evaluate import evaluate, spread, write_metrics
+from jeppa.lab.evaluate import evaluate, pick_evenly, write_metrics
 from jeppa.lab.measure import Nets, fit_to_grid, measure_image
 from jeppa.lpips import WeightsError
 from jeppa.vae import HeteroscedasticVAE
@@ -165,7 +165,7 @@ def test_pixels_that_are_no_numbers_are_named():
     """Red when NaN spreads into means."""
     x = torch.zeros(1, 3, 16, 16)
     x[0, 0, 0, 0] = math.nan
-    with pytest.raises(DataError, match=r"'a\.png'.*no finite number"):
+    with pytest.raises(DataError, match=r"'a\.png'.*not a finite number"):
         measure_image(vae(), x, 0, Nets(), 64, "a.png")
 
 
@@ -191,7 +191,7 @@ def test_a_sigma_at_its_floor_is_measured(tmp_path):
 def test_no_image_and_a_limit_of_none_are_refused(tmp_path):
     """Red when a mean over nothing is reported."""
     with pytest.raises(DataError, match="no image to measure"):
-        spread(0, None)
+        pick_evenly(0, None)
     with pytest.raises(ConfigError, match="limit is 0"):
         evaluate(vae(), folder(tmp_path, 1), None, "m", limit=0)
 

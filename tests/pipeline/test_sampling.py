@@ -15,8 +15,8 @@ from torch import Tensor
 from jeppa.data import read_pixels, read_settings, to_pixels, write_png
 from jeppa.diffusion import DDIM, Denoiser, SamplerStep
 from jeppa.errors import CheckpointError, ConfigError
-from jeppa.outputs import LeastUncertain, candidates, generate_files, read_mask
-from jeppa.pipeline import Model, SamplerSettings, Uncertainty, at_once, load_model, uncertainty
+from jeppa.outputs import LeastUncertain, count_candidates, generate_files, read_mask
+from jeppa.pipeline import Model, SamplerSettings, Uncertainty, batch_size_for, load_model, uncertainty
 
 LEARNED = SamplerSettings(steps=3, variance="learned")
 
@@ -47,6 +47,16 @@ def test_a_picture_does_not_depend_on_its_batch(model: Model):
         levels = [to_pixels(sample.x).astype(int) for sample in (alone, together)]
         assert (levels[0] != levels[1]).mean() < 0.001
         assert alone.uncertainty == pytest.approx(together.uncertainty, abs=1e-6)
+
+
+def test_the_texture_of_a_picture_does_not_depend_on_its_batch(texture_folder: Path):
+    """Red when texture noise is drawn for the batch and not for each seed, or depends on what the sampler drew."""
+    model = load_model(texture_folder)
+    for together in model.generate(range(3, 6), LEARNED, texture=1.5):
+        (alone,) = model.generate([together.seed], LEARNED, texture=1.5)
+        torch.testing.assert_close(alone.x, together.x, atol=1e-4, rtol=0.0)
+        (mean,) = model.generate([together.seed], LEARNED)
+        assert (alone.x - mean.x).abs().max() > 0.01
 
 
 def test_the_learned_variance_changes_samples_and_temperature_0_is_plain_ddim(model: Model):
@@ -116,7 +126,7 @@ def test_selection_keeps_the_least_uncertain_whatever_the_order():
 
 @pytest.mark.parametrize(("number", "keep", "drawn"), [(21, 0.35, 60), (3, 0.1, 30), (5, 0.4, 13), (4, 1.0, 4)])
 def test_enough_candidates_are_drawn(number: int, keep: float, drawn: int):
-    assert candidates(number, keep) == drawn
+    assert count_candidates(number, keep) == drawn
 
 
 def test_rejection_keeps_n_files_and_loses_none(model: Model, tmp_path: Path):
@@ -198,7 +208,7 @@ def test_read_pixels_of_the_sheet_are_those_of_the_files(model: Model, tmp_path:
 @pytest.mark.parametrize(("side", "count"), [(32, 16), (512, 16), (1024, 4), (2048, 1), (8192, 1)])
 def test_so_many_are_made_at_once_that_they_have_the_pixels_of_sixteen_of_512(side: int, count: int):
     """Red when the number stays 16: decoded, sixteen pictures of 8192 pixels take 24 GiB."""
-    assert at_once(side) == count
+    assert batch_size_for(side) == count
 
 
 @torch.no_grad()

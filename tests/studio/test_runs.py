@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jeppa.errors import ConfigError
-from jeppa.studio.runs import Trainings, as_typed, newest_sample, read_log, series, train_command
+from jeppa.studio.runs import Trainings, as_typed, newest_sample, read_run_log, series, train_command
 
 
 def test_the_shown_command_is_the_one_that_runs():
@@ -25,7 +25,7 @@ def test_the_shown_command_is_the_one_that_runs():
 def test_a_log_is_read_while_it_is_written(tmp_path: Path):
     lines = [json.dumps({"step": step, "psnr": float(step)}) for step in range(1, 1001)]
     (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 1001, "ps', encoding="utf-8")
-    log = read_log(tmp_path)
+    log = read_run_log(tmp_path)
     assert len(log) == 1000
     steps, values = series(log, "psnr", most=100)
     assert len(steps) <= 101
@@ -33,7 +33,7 @@ def test_a_log_is_read_while_it_is_written(tmp_path: Path):
     assert series(log, "loss") == ([], [])
     assert newest_sample(tmp_path) == b""
     with pytest.raises(ConfigError, match="no such run folder"):
-        read_log(tmp_path / "none")
+        read_run_log(tmp_path / "none")
 
 
 @pytest.mark.slow
@@ -44,17 +44,17 @@ def test_a_training_is_started_stopped_and_resumed(tmp_path: Path):
     with pytest.raises(ConfigError, match="goes on in this folder"):
         trainings.start(run, ["train"], 0)
     deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and not (Path(run).is_dir() and read_log(Path(run))):
+    while time.monotonic() < deadline and not (Path(run).is_dir() and read_run_log(Path(run))):
         time.sleep(0.5)
     assert trainings.stop(run)
     training = trainings.get(run)
     assert training is not None
     assert training.process.wait(60) == 143
     assert not trainings.stop(run)
-    stopped = read_log(Path(run))[-1]["step"]
+    stopped = read_run_log(Path(run))[-1]["step"]
     assert newest_sample(Path(run)).startswith(b"\x89PNG")
     trainings.start(run, train_command("builtin:photos", run, "tiny", 100_000, 32, resume=True), 0)
-    while time.monotonic() < deadline and read_log(Path(run))[-1]["step"] <= stopped:
+    while time.monotonic() < deadline and read_run_log(Path(run))[-1]["step"] <= stopped:
         time.sleep(0.5)
     trainings.close()
-    assert read_log(Path(run))[-1]["step"] > stopped
+    assert read_run_log(Path(run))[-1]["step"] > stopped

@@ -47,7 +47,7 @@ def test_without_texture_the_mean_is_bit_for_bit_the_mean(textured: Heteroscedas
 def test_a_picture_depends_on_its_seed_and_not_on_its_batch(textured: HeteroscedasticVAE) -> None:
     z = torch.randn(2, 4, 6, 5)
     pair = textured.decode_texture(z, K, [torch.Generator().manual_seed(seed) for seed in (3, 4)]).mean
-    torch.testing.assert_close(draw(textured, z[1:], seed=4), pair[1:], atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(draw(textured, z[1:], seed=4), pair[1:], atol=1e-4, rtol=0.0)
     assert not draw(textured, z[1:], seed=3).equal(pair[1:])
 
 

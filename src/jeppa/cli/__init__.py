@@ -2,21 +2,100 @@
 
 Exit codes: 0 done, 2 bad usage or input (one line), 1 a failure of ours, 130 or 143 after a signal.
 
-The commands that measure stand here, those that train models and make pictures in `jeppa.cli.core`. Every command
-imports what it needs when it runs: `jeppa --help` must not wait for torch.
+The commands that mix pictures and that measure are in this file; those that train models, reconstruct and generate are
+in `jeppa.cli.core`. Each command imports what it needs when it runs, so that `jeppa --help` does not wait for torch.
 """
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 
-from jeppa.cli.core import generate, interpolate, mix, reconstruct, train_app
-from jeppa.cli.flags import complain, console, say, say_skipped
+from jeppa.cli.core import (
+    Flat,
+    Speed,
+    complain,
+    console,
+    flags_of,
+    generate,
+    open_model,
+    parse_flags,
+    reconstruct,
+    say,
+    say_skipped,
+    train_app,
+)
 from jeppa.cli.studio import studio
-from jeppa.config import parse
+from jeppa.config import DDIMSettings, parse
 from jeppa.errors import JeppaError
+
+if TYPE_CHECKING:
+    MorphFlags = Any
+else:
+    MorphFlags = flags_of("MorphFlags", DDIMSettings)
+
+
+def interpolate(
+    *,
+    model: Path,
+    a: Path,
+    b: Path,
+    out: Path,
+    frames: int = 9,
+    method: Literal["fade", "morph"] = "fade",
+    precision: Speed = "auto",
+    flags: Annotated[MorphFlags | None, Flat] = None,
+) -> None:
+    """Walk from one picture to another.
+
+    Writes the frames, a contact sheet and an animation.
+
+    Args:
+        model: run folder, exported folder or name of a shipped model.
+        a: first picture.
+        b: second picture.
+        out: folder to write.
+        frames: how many, both ends included.
+        method: fade: the straight line between the latents; morph: by way of noise, for the run folder of a denoiser.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
+    """
+    from jeppa.outputs import interpolate_files
+
+    settings = parse_flags(flags, DDIMSettings)
+    say(str(interpolate_files(open_model(model, precision), a, b, out, frames, method, settings)))
+
+
+def mix(
+    *,
+    model: Path,
+    a: Path,
+    b: Path,
+    out: Path,
+    share: float = 0.5,
+    method: Literal["fuse", "morph", "fade"] | None = None,
+    precision: Speed = "auto",
+    flags: Annotated[MorphFlags | None, Flat] = None,
+) -> None:
+    """Make one picture of two.
+
+    Writes fade.png, fuse.png, with a denoiser morph.png, and sheet.png: all of them between the two pictures.
+
+    Args:
+        model: run folder, exported folder or name of a shipped model.
+        a: first picture.
+        b: second picture.
+        out: folder to write.
+        share: weight of the second picture, 0 to 1.
+        method: only this one. fade: the average of the latents; fuse: the same, weighted at each place by how sure the
+            encoder is of either; morph: the middle of the way through noise, for the run folder of a denoiser.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
+    """
+    from jeppa.outputs import mix_files
+
+    settings = parse_flags(flags, DDIMSettings)
+    say(str(mix_files(open_model(model, precision), a, b, out, share, [method] if method else [], settings)))
 
 
 def models() -> None:
@@ -80,7 +159,7 @@ def run_calibrate(*, model: Path, data: str, out: Path, resolution: int | None =
     """
     from jeppa.data import open_source
     from jeppa.files import make_folder
-    from jeppa.lab.calibrate import calibrate
+    from jeppa.lab.recalibrate import calibrate
     from jeppa.pipeline import load_model
 
     codec = load_model(model).codec
@@ -126,16 +205,16 @@ def run_compare(
         evaluate_at: side of the centred square to measure; whole pictures unless given.
         jobs: runs at a time; one for each core unless given.
     """
-    from jeppa.lab.compare import Comparison, compare
-    from jeppa.lab.compare.run import default_jobs
+    from jeppa.lab.compare import ComparisonSettings, compare
+    from jeppa.lab.compare.run import count_cores
 
     values = {
-        "data": data, "arms": _listed(arms), "seeds": _listed(seeds), "steps": steps, "preset": preset,
+        "data": data, "arms": _split_list(arms), "seeds": _split_list(seeds), "steps": steps, "preset": preset,
         "resolution": resolution, "batch_size": batch_size, "images": images, "evaluate_at": evaluate_at,
     }  # fmt: skip
-    comparison = parse(Comparison, values, "flags")
+    comparison = parse(ComparisonSettings, values, "flags")
     command = f"jeppa compare {' '.join(sys.argv[2:])}" if sys.argv[1:2] == ["compare"] else ""
-    say(f"report: {compare(comparison, out, console, jobs or default_jobs(), command)}")
+    say(f"report: {compare(comparison, out, console, jobs or count_cores(), command)}")
 
 
 def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,growth", alternations: int = 5) -> None:
@@ -150,12 +229,12 @@ def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,g
 
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     command = f"{f'ONEDNN_MAX_CPU_ISA={limit} ' if limit else ''}jeppa {' '.join(sys.argv[1:])}"
-    for row in run_benches(_listed(only), alternations, out, command):
+    for row in run_benches(_split_list(only), alternations, out, command):
         say(f"{row.name}: {row.ratio:.3g} [{row.ratio_min:.3g}, {row.ratio_max:.3g}]  {row.note}")
     say(f"table: {out.with_suffix('.md')}")
 
 
-def _listed(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     """The entries of a comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -166,11 +245,19 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
-for command in (reconstruct, generate, interpolate, mix, studio, bench, models):
-    app.command(command)
-app.command(run_evaluate, name="evaluate")
-app.command(run_calibrate, name="calibrate")
-app.command(run_compare, name="compare")
+for command in (
+    reconstruct,
+    generate,
+    interpolate,
+    mix,
+    studio,
+    run_evaluate,
+    run_calibrate,
+    run_compare,
+    bench,
+    models,
+):
+    app.command(command, name=command.__name__.removeprefix("run_"))
 
 
 @app.command

@@ -1,19 +1,153 @@
-"""`jeppa train`, `reconstruct`, `generate`, `interpolate` and `mix`: train models and make pictures with them."""
+"""`jeppa train`, `reconstruct` and `generate`; and what all commands share: flags, opening a model, printing.
 
+Each field of a settings class in `jeppa.config` becomes one flag, with its description as help. A flag that the user
+leaves out stays None, so that the configuration file, the run that is resumed or the default of the field decides.
+cyclopts could take the settings classes themselves as parameters. But then a field without a default must be a flag
+even if the configuration file has it, and a wrong value is reported in several lines that pydantic wrote.
+"""
+
+import dataclasses
+import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import cyclopts
 from cyclopts import Parameter
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from rich.console import Console
 
-from jeppa.cli.flags import Speed, console, flags_of, given, merged, opened, say, say_skipped
-from jeppa.config import DDIMSettings, DiffusionRun, SamplerSettings, Settings, VAERun, parse
+from jeppa.config import DiffusionRun, S, SamplerSettings, Settings, TextureRun, VAERun, parse
 from jeppa.files import read_yaml
 
 if TYPE_CHECKING:
+    from jeppa.data import ImageSource
+    from jeppa.pipeline import Model
+
+Values = dict[str, Any]
+
+
+def flags_of(name: str, model: type[Settings], leave_out: frozenset[str] = frozenset()) -> Any:
+    """A dataclass with one optional field for each plain field of `model` and of the settings inside it.
+
+    Args:
+        name: name of the dataclass.
+        model: the settings class; settings inside it are flattened.
+        leave_out: fields of `model` that become no flags.
+    """
+    fields: list[tuple[str, Any, Any]] = []
+    for key, info in model.model_fields.items():
+        if key in leave_out:
+            continue
+        inner = _inner_settings(info)
+        if inner is None:
+            fields.append((key, _optional(info, info.get_default(call_default_factory=False)), None))
+            continue
+        defaults = info.get_default()
+        fields += [(k, _optional(i, getattr(defaults, k)), None) for k, i in inner.model_fields.items()]
+    flags = dataclasses.make_dataclass(name, fields, frozen=True, kw_only=True)
+    flags.__module__ = __name__  # The default, "types", makes cyclopts take it for a built-in without fields.
+    return flags
+
+
+def nest_flags(flags: Any, model: type[Settings]) -> Values:
+    """The flags that the user set, nested as the fields of `model` are."""
+    values = {} if flags is None else {k: v for k, v in vars(flags).items() if v is not None}
+    nested: Values = {}
+    for key, info in model.model_fields.items():
+        inner = _inner_settings(info)
+        if inner is None and key in values:
+            nested[key] = values[key]
+        elif inner is not None:
+            part = {k: values[k] for k in inner.model_fields if k in values}
+            nested |= {key: part} if part else {}
+    return nested
+
+
+def parse_flags(flags: Any, model: type[S]) -> S:
+    """The settings that the flags of a command without a configuration file spell.
+
+    Raises:
+        ConfigError: a value is out of range, or two contradict each other.
+    """
+    return parse(model, nest_flags(flags, model), "flags")
+
+
+def merge(base: Values, overrides: Values) -> Values:
+    """A copy of `base` in which the entries of `overrides` replace those of the same name, mapping by mapping."""
+    result = dict(base)
+    for key, value in overrides.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merge(result[key], value) if both else value
+    return result
+
+
+def _inner_settings(info: FieldInfo) -> type[Settings] | None:
+    annotation = info.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
+
+
+def _optional(info: FieldInfo, default: Any) -> Any:
+    shown = "" if default in (None, PydanticUndefined) else f" [default: {default}]"
+    kinds = get_args(info.annotation) if get_origin(info.annotation) in (Union, types.UnionType) else ()
+    kind = Union[tuple({*kinds, type(None)})] if kinds else Union[info.annotation, None]  # noqa: UP007
+    return Annotated[kind, Parameter(help=f"{info.description}{shown}")]
+
+
+console = Console()
+
+
+def say(line: str) -> None:
+    """Print one line as it is."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_skipped(source: "ImageSource") -> None:
+    """Print how many files of a source are not used, and the reason for each."""
+    if source.skipped:
+        say(f"skipped {len(source.skipped)} files beside {len(source)} images:")
+    for skipped in source.skipped:
+        say(f"  {skipped.name}: {skipped.reason}")
+
+
+def complain(error: BaseException, code: int) -> int:
+    """Print an error as one line on standard error; returns `code`."""
+    line = f"jeppa: {' '.join(str(error).split())}"
+    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+Speed = Literal["auto", "exact"]
+
+
+def open_model(path: Path, precision: Speed) -> "Model":
+    """Load the model of a folder or shipped name, on the GPU if there is one, and print how its nets run.
+
+    Args:
+        path: run folder, exported folder or name of a shipped model.
+        precision: auto for the number format that is fastest on this machine, exact for float32.
+    """
+    import torch
+
+    from jeppa.pipeline import load_model
+
+    model = load_model(path, precision, "cuda" if torch.cuda.is_available() else "cpu")
+    for note in model.notes:
+        say(note)
+    return model
+
+
+Flat = Parameter(name="*")
+if TYPE_CHECKING:
+    DiffusionFlags = Any
     SamplerFlags = Any
+    TextureFlags = Any
+    VAEFlags = Any
 else:
+    DiffusionFlags = flags_of("DiffusionFlags", DiffusionRun, leave_out=frozenset({"kind", "vae", "model"}))
     SamplerFlags = flags_of("SamplerFlags", SamplerSettings)
+    TextureFlags = flags_of("TextureFlags", TextureRun, leave_out=frozenset({"kind", "vae", "model"}))
+    VAEFlags = flags_of("VAEFlags", VAERun, leave_out=frozenset({"kind", "model"}))
 
 
 def reconstruct(
@@ -22,26 +156,29 @@ def reconstruct(
     input: Path,
     out: Path,
     temperature: float = 0.0,
+    texture: float = 0.0,
     seed: int = 0,
     precision: Speed = "auto",
 ) -> None:
     """Reconstruct pictures and draw their sigma maps.
 
-    Writes NAME.recon.png, NAME.sigma.png and NAME.sigma.npy (float32 [H,W], 8-bit levels) for each picture, and
-    NAME.draw.png, the reconstruction with a drawn residual, if the temperature is above 0.
+    Writes NAME.recon.png, NAME.sigma.png and NAME.sigma.npy (float32 [H,W], 8-bit levels) for each picture. If the
+    temperature is above 0, it writes NAME.draw.png too, the reconstruction with a drawn residual; if the texture is
+    above 0, NAME.texture.png, the reconstruction with texture.
 
     Args:
         model: run folder, exported folder or name of a shipped model.
         input: an image file, a folder or a zip of images.
         out: folder to write.
         temperature: size of the drawn residual: 0 for none, 1 for a fair draw from the predicted distribution.
-        seed: seed of the drawn residual.
+        texture: how many sigma the texture may add to a pixel: 0 for none; needs a VAE with a texture head.
+        seed: seed of the drawn residual and of the texture.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.outputs import reconstruct_files
 
-    for name in reconstruct_files(opened(model, precision), input, out, temperature, seed):
-        say(name)
+    for line in reconstruct_files(open_model(model, precision), input, out, temperature, seed, texture):
+        say(line)
 
 
 def generate(
@@ -52,9 +189,10 @@ def generate(
     seed: int = 0,
     keep: float = 1.0,
     mask: Path | None = None,
+    texture: float = 0.0,
     previews: bool = False,
     precision: Speed = "auto",
-    flags: Annotated[SamplerFlags | None, Parameter(name="*")] = None,
+    flags: Annotated[SamplerFlags | None, Flat] = None,
 ) -> None:
     """Draw pictures by latent DDIM; each PNG carries its settings and the denoiser's uncertainty of it.
 
@@ -66,93 +204,21 @@ def generate(
         keep: share of the drawn pictures to keep, the least uncertain ones; the others go to OUT/rejected.
         mask: greyscale picture of the size of those made: learned variance at full temperature where it is white, plain
             DDIM where it is black.
+        texture: how many sigma the texture may add to a pixel: 0 for none; needs a VAE with a texture head.
         previews: write OUT/steps, the first 16 pictures (fewer above 512 pixels) as they form, beside their sigma
             maps.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     from jeppa.outputs import generate_files
 
-    settings = parse(SamplerSettings, given(flags, SamplerSettings), "flags")
-    say(str(generate_files(opened(model, precision), out, number, seed, settings, keep, mask, previews)))
-
-
-if TYPE_CHECKING:
-    MorphFlags = Any
-else:
-    MorphFlags = flags_of("MorphFlags", DDIMSettings)
-Flat = Parameter(name="*")
-
-
-def interpolate(
-    *,
-    model: Path,
-    a: Path,
-    b: Path,
-    out: Path,
-    frames: int = 9,
-    method: Literal["fade", "morph"] = "fade",
-    precision: Speed = "auto",
-    flags: Annotated[MorphFlags | None, Flat] = None,
-) -> None:
-    """Walk from one picture to another.
-
-    Writes the frames, a contact sheet and an animation.
-
-    Args:
-        model: run folder, exported folder or name of a shipped model.
-        a: first picture.
-        b: second picture.
-        out: folder to write.
-        frames: how many, both ends included.
-        method: fade: the straight line between the latents; morph: by way of noise, for the run folder of a denoiser.
-        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
-    """
-    from jeppa.outputs import interpolate_files
-
-    settings = parse(DDIMSettings, given(flags, DDIMSettings), "flags")
-    say(str(interpolate_files(opened(model, precision), a, b, out, frames, method, settings)))
-
-
-def mix(
-    *,
-    model: Path,
-    a: Path,
-    b: Path,
-    out: Path,
-    share: float = 0.5,
-    method: Literal["fuse", "morph", "fade"] | None = None,
-    precision: Speed = "auto",
-    flags: Annotated[MorphFlags | None, Flat] = None,
-) -> None:
-    """Make one picture of two.
-
-    Writes fade.png, fuse.png, with a denoiser morph.png, and sheet.png: all of them between the two pictures.
-
-    Args:
-        model: run folder, exported folder or name of a shipped model.
-        a: first picture.
-        b: second picture.
-        out: folder to write.
-        share: weight of the second picture, 0 to 1.
-        method: only this one. fade: the average of the latents; fuse: the same, weighted at each place by how sure the
-            encoder is of either; morph: the middle of the way through noise, for the run folder of a denoiser.
-        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
-    """
-    from jeppa.outputs import mix_files
-
-    settings = parse(DDIMSettings, given(flags, DDIMSettings), "flags")
-    say(str(mix_files(opened(model, precision), a, b, out, share, [method] if method else [], settings)))
+    settings = parse_flags(flags, SamplerSettings)
+    opened = open_model(model, precision)
+    say(str(generate_files(opened, out, number, seed, settings, keep, mask, previews, texture)))
 
 
 # As in `jeppa.train.run_folder`, which would import torch.
 Change = Literal["settings", "data"]
-if TYPE_CHECKING:
-    VAEFlags = Any
-    DiffusionFlags = Any
-else:
-    VAEFlags = flags_of("VAEFlags", VAERun, leave_out=frozenset({"kind", "model"}))
-    DiffusionFlags = flags_of("DiffusionFlags", DiffusionRun, leave_out=frozenset({"kind", "vae", "model"}))
-train_app = cyclopts.App(name="train", help="Train a VAE, or a denoiser on its latents.")
+train_app = cyclopts.App(name="train", help="Train a VAE, or on a trained VAE a denoiser or a texture head.")
 
 
 @train_app.command(name="vae")
@@ -174,14 +240,14 @@ def train_vae(
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
-    # Before the imports, which take seconds: a wrong setting is told at once.
-    settings = parse(VAERun, _values(VAERun, flags, config, out, resume), str(config or "flags"))
+    # Before the imports, which take seconds: a wrong setting gets its message at once.
+    settings = parse(VAERun, _collect_settings(VAERun, flags, config, out, resume), str(config or "flags"))
     from jeppa.progress import follow
     from jeppa.train import VAEObjective, train
 
     objective = VAEObjective(settings, init)
-    say_skipped(objective.source)
-    follow("vae", train(objective, settings, out, resume, allow_change or ()), console)
+    say_skipped(objective.data.source)
+    follow("vae", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 
@@ -208,7 +274,7 @@ def train_diffusion(
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
-    values = _values(DiffusionRun, flags, config, out, resume)
+    values = _collect_settings(DiffusionRun, flags, config, out, resume)
     own = vae or values.get("vae") or values.get("denoiser") or init
     values |= {} if own is None else {"vae": str(own)}
     asked = parse(DiffusionRun, values, str(config or "flags"))
@@ -218,17 +284,51 @@ def train_diffusion(
 
     settings = with_classes(like_denoiser(asked, init))
     objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec, init)
-    say_skipped(objective.source)
-    follow("diffusion", train(objective, settings, out, resume, allow_change or ()), console)
+    say_skipped(objective.data.source)
+    follow("diffusion", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 
-def _values(model: type[Settings], flags: Any, config: Path | None, out: Path, resume: bool) -> dict[str, Any]:
-    """Settings of a run: the saved ones on resume, else those of the file, with the given flags on top."""
+@train_app.command(name="texture")
+def train_texture(
+    *,
+    out: Path,
+    vae: Path | None = None,
+    config: Path | None = None,
+    resume: bool = False,
+    allow_change: list[Change] | None = None,
+    flags: Annotated[TextureFlags | None, Flat] = None,
+) -> None:
+    """Train a texture head for a trained VAE, whose latents, mean and sigma stay as they are.
+
+    Args:
+        out: run folder to write.
+        vae: run folder, exported folder or shipped name of the VAE; needed unless the settings name it.
+        config: YAML file with settings; flags win over it.
+        resume: go on from the newest intact checkpoint in OUT, with its settings.
+        allow_change: go on although the settings (never those of the model) or the data are not those of the run.
+    """
+    values = _collect_settings(TextureRun, flags, config, out, resume)
+    values |= {} if vae is None else {"vae": str(vae)}
+    settings = parse(TextureRun, values, str(config or "flags"))
+    from jeppa.pipeline import load_model
+    from jeppa.progress import follow
+    from jeppa.train import TextureObjective, train
+
+    objective = TextureObjective(settings, load_model(Path(settings.vae)).codec)
+    say_skipped(objective.data.source)
+    follow("texture", train(objective, out, resume, allow_change or ()), console)
+    say(f"run folder: {out}")
+
+
+def _collect_settings(
+    model: type[Settings], flags: Any, config: Path | None, out: Path, resume: bool
+) -> dict[str, Any]:
+    """The settings of a run: those of `config`, or on resume those saved in `out`; flags replace either."""
     saved = out / "config.yaml"
     source = config or (saved if resume and saved.is_file() else None)
     base = {} if source is None else read_yaml(source)
-    over = given(flags, model)
-    if "preset" in over:
+    overrides = nest_flags(flags, model)
+    if "preset" in overrides:
         base.pop("model", None)
-    return merged(base, over)
+    return merge(base, overrides)

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from jeppa.cli.flags import Speed
+from jeppa.cli.core import Speed
 from jeppa.errors import ConfigError
 
 

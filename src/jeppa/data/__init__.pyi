@@ -1,6 +1,6 @@
-from .crops import CropDataset, CropSample, DecodedImages, check_resolution, decoded_images, evaluation_images
+from .crops import CropDataset, CropSample, DecodedImages, check_resolution, evaluation_images, make_image_cache
 from .decode import read_pixels
-from .images import fit, read_image, read_settings, to_pixels, to_x, write_png
+from .images import fit_square, read_image, read_settings, to_pixels, to_x, write_png
 from .limited import read_pixels_limited
 from .listing import ImageRef, Skipped
 from .sources import ImageSource, open_source
@@ -13,9 +13,9 @@ __all__ = [
     "ImageSource",
     "Skipped",
     "check_resolution",
-    "decoded_images",
     "evaluation_images",
-    "fit",
+    "fit_square",
+    "make_image_cache",
     "open_source",
     "read_image",
     "read_pixels",

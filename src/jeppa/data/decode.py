@@ -26,7 +26,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageErro
 from jeppa.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What is read, by Pillow's names. Vector and page formats never: some of them start an interpreter."""
+"""Formats that are read, by Pillow's names. Vector and page formats never: some of them start an interpreter."""
 HEAD_BYTES = 32
 AVIF, HEIC, JPEG_XL = "AVIF", "HEIC", "JPEG XL"
 REMEDIES = {
@@ -35,7 +35,7 @@ REMEDIES = {
     # Every decoder of it for Python expands the picture before its size can be checked, so no extra brings one.
     JPEG_XL: "no extra reads it, jeppa[formats] neither: convert it to PNG or JPEG",
 }
-"""What to do about a format that is an image, but not read here and now."""
+"""Advice for image formats that are not read, or not without their decoder."""
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
 _FOREIGN = (
     (b"%pdf", "PDF"),
@@ -52,16 +52,16 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Whether `head`, the first `HEAD_BYTES` of a file, bears the clear signature of a format read here.
+    """Whether `head`, the first `HEAD_BYTES` of a file, starts with the signature of a format that is read.
 
-    BMP and PPM have signatures of two letters, which a text can start with, and are not recognised.
+    BMP and PPM are not recognised: their signatures have two letters, and an ordinary text can start with those.
     """
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     return is_webp or head.startswith(_SIGNATURES)
 
 
 def foreign_kind(head: bytes) -> str | None:
-    """The name of a format that people take for an image but that is not among `FORMATS`, or None."""
+    """The name of an image, page or video format that is not among `FORMATS`, or None."""
     if head[4:8] == b"ftyp":
         if head[8:11] == b"avi":
             return AVIF
@@ -71,7 +71,7 @@ def foreign_kind(head: bytes) -> str | None:
 
 
 def optional_format(head: bytes) -> str | None:
-    """Pillow's name of a format that is read only where its decoder is installed, and is; else None."""
+    """Pillow's name of an optional format whose decoder is installed; None for any other file."""
     kind = foreign_kind(head)
     if kind == AVIF and features.check("avif"):
         return "AVIF"
@@ -115,11 +115,11 @@ def read_pixels(source: Path | bytes, name: str | None = None, max_pixels: int =
     image = open_header(io.BytesIO(data), called, max_pixels)
     try:
         image.load()
-        return np.array(_flatten(_upright(image), called))
-    except (DataError, MemoryError):  # a want of memory says nothing about the file
+        return np.array(_flatten(_turn_upright(image), called))
+    except (DataError, MemoryError):  # a lack of memory says nothing about the file
         raise
     except Exception as error:  # on damaged files Pillow raises anything from SyntaxError to struct.error
-        raise _unusable(called, f"it is damaged ({one_line(error)})", _DELETE) from error
+        raise _refusal(called, f"it is damaged ({one_line(error)})", _DELETE) from error
 
 
 def open_header(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -134,17 +134,17 @@ def open_header(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> I
     try:
         image = Image.open(stream, formats=FORMATS if optional is None else (optional,))
     except UnidentifiedImageError as error:
-        raise _unidentified(head, name, optional) from error
+        raise _unidentified_refusal(head, name, optional) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, "it has more pixels than Pillow opens", max_pixels) from error
+        raise _size_refusal(name, "it has more pixels than Pillow opens", max_pixels) from error
     except MemoryError:
         raise
     except Exception as error:  # text and profile bombs come as ValueError, damage as nearly anything
-        raise _unusable(name, f"its header is damaged or oversized ({one_line(error)})", _DELETE) from error
+        raise _refusal(name, f"its header is damaged or oversized ({one_line(error)})", _DELETE) from error
     if image.width * image.height > max_pixels:
-        raise _too_large(name, f"it is {image.width} x {image.height} pixels", max_pixels)
+        raise _size_refusal(name, f"it is {image.width} x {image.height} pixels", max_pixels)
     if image.mode == "F":
-        raise _unusable(name, "it holds floating-point values of unknown range", "save it with 8 or 16 bits")
+        raise _refusal(name, "it holds floating-point values of unknown range", "save it with 8 or 16 bits")
     return image
 
 
@@ -157,15 +157,15 @@ def read_file(path: Path, name: str) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise _unusable(name, "it is not a regular file", "pass an image file")
+            raise _refusal(name, "it is not a regular file", "pass an image file")
         if status.st_size > MAX_FILE_BYTES:
-            raise _unusable(name, f"it has {status.st_size:,} bytes, limit {MAX_FILE_BYTES:,}", _CONVERT)
+            raise _refusal(name, f"it has {status.st_size:,} bytes, limit {MAX_FILE_BYTES:,}", _CONVERT)
         with path.open("rb") as stream:
             return stream.read(status.st_size)  # a larger number would reserve that much memory
     except FileNotFoundError as error:
-        raise _unusable(name, "it does not exist", "check the path") from error
+        raise _refusal(name, "it does not exist", "check the path") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise _unusable(name, f"it cannot be opened ({one_line(error)})", "check the path and its rights") from error
+        raise _refusal(name, f"it cannot be opened ({one_line(error)})", "check the path and its rights") from error
 
 
 def one_line(error: Exception) -> str:
@@ -174,7 +174,7 @@ def one_line(error: Exception) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     # The pixels are decoded by now, so only the EXIF block can be damaged; the module says why it is ignored.
     with contextlib.suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
@@ -199,7 +199,7 @@ def _grey_from_16_bit(image: Image.Image, name: str) -> Image.Image:
     """Values 0 to 65535 to L, or to LA where PNG's tRNS chunk declares one grey value transparent."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise _unusable(name, "it has 32-bit values outside 0 to 65535", "save it with 8 or 16 bits")
+        raise _refusal(name, "it has 32-bit values outside 0 to 65535", "save it with 8 or 16 bits")
     grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
     key = image.info.get("transparency")
     if key is None:
@@ -234,20 +234,20 @@ def _to_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
     return colour.convert("RGB")
 
 
-def _unidentified(head: bytes, name: str, optional: str | None) -> DataError:
+def _unidentified_refusal(head: bytes, name: str, optional: str | None) -> DataError:
     if not head:
-        return _unusable(name, "it is empty (0 bytes)", _DELETE)
+        return _refusal(name, "it is empty (0 bytes)", _DELETE)
     kind = foreign_kind(head)
     if kind is None:
-        return _unusable(name, f"it is damaged or none of {', '.join(FORMATS)}", _DELETE)
+        return _refusal(name, f"it is damaged or none of {', '.join(FORMATS)}", _DELETE)
     if optional is not None:
-        return _unusable(name, f"it is {kind}, and damaged", _DELETE)
-    return _unusable(name, f"it is {kind}, which is not read", REMEDIES.get(kind, _CONVERT))
+        return _refusal(name, f"it is {kind}, and damaged", _DELETE)
+    return _refusal(name, f"it is {kind}, which is not read", REMEDIES.get(kind, _CONVERT))
 
 
-def _too_large(name: str, what: str, max_pixels: int) -> DataError:
-    return _unusable(name, f"{what}, limit {max_pixels:,} pixels", "scale it down")
+def _size_refusal(name: str, what: str, max_pixels: int) -> DataError:
+    return _refusal(name, f"{what}, limit {max_pixels:,} pixels", "scale it down")
 
 
-def _unusable(name: str, problem: str, remedy: str) -> DataError:
+def _refusal(name: str, problem: str, remedy: str) -> DataError:
     return DataError(f"{name!r}: {problem}; {remedy}")

@@ -3,11 +3,10 @@
 Inside the package an image is x, float32 `[3,H,W]` in [-1,1]; `jeppa.data.decode` gives 8-bit sRGB "pixels", uint8
 `[H,W,3]`.
 
-Finished pictures are PNG files that carry the settings that made them: JSON in a PNG text chunk under the key
-"jeppa"; viewers ignore it, `read_settings` reads it back, and a picture therefore explains itself wherever it is
-copied to.
+Finished pictures are PNG files. A text chunk under the key "jeppa" holds the settings that made the picture, as JSON:
+viewers ignore it, `read_settings` reads it back, and a copy of the picture still says how it was made.
 
-A contact sheet is several pictures or colour-mapped sigma maps as one array of pixels.
+A contact sheet puts several pictures or coloured sigma maps into one array of pixels.
 """
 
 import io
@@ -57,7 +56,7 @@ def to_pixels(x: Tensor) -> Pixels:
     return np.ascontiguousarray(levels.to(torch.uint8).permute(1, 2, 0).numpy())
 
 
-def fit(pixels: Pixels, resolution: int) -> Pixels:
+def fit_square(pixels: Pixels, resolution: int) -> Pixels:
     """Cut the largest centred square and resize it with Lanczos: uint8 `[resolution,resolution,3]`."""
     height, width, _ = pixels.shape
     side = min(height, width)
@@ -186,7 +185,12 @@ def colour_map(levels: Levels, full_scale: float = SIGMA_SCALE) -> Pixels:
     return np.asarray(shown[..., :3], np.uint8)
 
 
+def describe_scale(full_scale: float = SIGMA_SCALE) -> str:
+    """The range of `colour_map` in words, wherever a map is shown or written."""
+    return f"black 0 to pale yellow {full_scale:g} 8-bit levels"
+
+
 def reconstruction_rows(x: Tensor, mean: Tensor, logvar: Tensor) -> list[list[Tensor | Pixels]]:
     """Rows for a sheet, from batches `[B,3,H,W]`: originals, reconstructions, sigma maps."""
-    sigma: list[Tensor | Pixels] = [colour_map(sigma_levels(one)) for one in logvar]
-    return [list(torch.unbind(x)), list(torch.unbind(mean)), sigma]
+    maps: list[Tensor | Pixels] = [colour_map(sigma_levels(picture)) for picture in logvar]
+    return [list(torch.unbind(x)), list(torch.unbind(mean)), maps]

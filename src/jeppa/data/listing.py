@@ -1,13 +1,13 @@
-"""The possible images of a folder, a zip archive or the built-in set, named and read only when needed.
+"""List the possible images of a folder, a zip archive or the built-in set; each is read only when it is needed.
 
-A folder is walked recursively, without ever leaving it. Members of an archive are read in memory and never extracted.
-A member is refused, listed and left unread when its name is absolute or climbs with `..`, when it is a link
-or encrypted, when it is larger than `MAX_FILE_BYTES`, or when it is larger than `FREE_BYTES` and expands
-more than `MAX_RATIO` times (deflate reaches 1032, photographs hardly 2).
+A folder is walked recursively, without leaving it. Members of an archive are read into memory and never extracted. A
+member is reported as skipped, and not read, if its name is absolute or contains `..`, if it is a link or encrypted, if
+it is larger than `MAX_FILE_BYTES`, or if it is larger than `FREE_BYTES` and expands more than `MAX_RATIO` times (the
+most that deflate can do is 1032 times; photographs hardly reach 2).
 
-`builtin:photos` are the photographs that scikit-image and scikit-learn install with themselves. They make the demo
-and the comparison runnable without a download. The split is by scene and fixed here, so that no held-out picture
-shares its motif with a training picture (the two motorcycle views are one scene).
+`builtin:photos` are photographs that the packages scikit-image and scikit-learn contain, so the demo and the comparison
+run without a download. They are split by scene, and the split is fixed here: no held-out picture has the motif of a
+training picture (the two views of the motorcycle are one scene).
 """
 
 import os
@@ -26,7 +26,7 @@ from jeppa.errors import DataError
 
 _READ = ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .heic .heif .avif"
 
-# These count as unreadable, so that a folder of them does not shrink without a word.
+# These count as unreadable images, so that their number is reported and not silently left out.
 _NOT_READ = ".jxl .svg .eps"
 IMAGE_SUFFIXES = frozenset(f"{_READ} {_NOT_READ}".split())
 
@@ -99,12 +99,12 @@ def is_candidate(ref: ImageRef) -> bool:
     try:
         with ref.stream() as stream:
             return looks_like_image(stream.read(HEAD_BYTES))
-    except DataError:  # unreadable and not named like an image: none of our business
+    except DataError:  # unreadable, and its name does not claim an image: not counted at all
         return False
 
 
 def is_hidden(name: str) -> bool:
-    """Whether any part of a relative POSIX path is hidden, or is the shadow folder of macOS archives."""
+    """Whether a part of a relative POSIX path starts with a dot, or is the folder that macOS adds to archives."""
     parts = (part for part in name.split("/") if part not in (".", ".."))
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
@@ -119,7 +119,7 @@ def list_folder(root: Path) -> Listing:
         DataError: if the folder itself cannot be listed.
     """
     skipped: list[Skipped] = []
-    files = (found for found in _walk(root.resolve(), skipped) if is_candidate(found))
+    files = (ref for ref in _walk(root.resolve(), skipped) if is_candidate(ref))
     refs = tuple(sorted(files, key=lambda ref: ref.name))
     return Listing(refs, tuple(sorted(skipped, key=lambda one: one.name)))
 
@@ -184,7 +184,7 @@ def list_zip(path: Path) -> Listing:
         DataError: if the file is no intact zip, or its members overlap (a form of bomb).
     """
     try:
-        members = _archive(str(path), path.stat().st_mtime_ns, os.getpid()).infolist()
+        members = _open_archive(str(path), path.stat().st_mtime_ns, os.getpid()).infolist()
     except Exception as error:  # OSError, BadZipFile, and on damaged directories struct.error, ValueError and others
         raise DataError(f"{str(path)!r}: cannot be read as a zip ({one_line(error)}); pack it again") from error
     if sum(member.compress_size for member in members) > path.stat().st_size:
@@ -199,7 +199,7 @@ def list_zip(path: Path) -> Listing:
         if _refuse_member(member) is None
     ]
     skipped = tuple(Skipped(name, reason) for name, reason in refused if reason is not None)
-    return Listing(_without_enclosing_folder(ref for ref in refs if is_candidate(ref)), skipped)
+    return Listing(_drop_enclosing_folder(ref for ref in refs if is_candidate(ref)), skipped)
 
 
 def _refuse_member(member: zipfile.ZipInfo) -> str | None:
@@ -221,7 +221,7 @@ def _refuse_member(member: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _without_enclosing_folder(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
+def _drop_enclosing_folder(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
     kept = tuple(refs)
     tops = {ref.name.split("/")[0] if "/" in ref.name else "" for ref in kept}
     if len(tops) != 1 or tops == {""}:
@@ -230,11 +230,11 @@ def _without_enclosing_folder(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
 
 
 def _open_member(path: str, member: str) -> IO[bytes]:
-    return _archive(path, os.stat(path).st_mtime_ns, os.getpid()).open(member)
+    return _open_archive(path, os.stat(path).st_mtime_ns, os.getpid()).open(member)
 
 
 @lru_cache(maxsize=4)
-def _archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
+def _open_archive(path: str, mtime_ns: int, process: int) -> zipfile.ZipFile:
     """An open archive, kept because its directory is slow to parse.
 
     Keyed by process, because forked workers share the file offset of an inherited handle; and by
@@ -274,16 +274,16 @@ def list_builtin(name: str) -> tuple[ImageRef, ...]:
         DataError: if the set is unknown, or a package that holds it is incomplete.
     """
     if name not in BUILTIN_NAMES:
-        known = ", ".join(f"builtin:{one}" for one in BUILTIN_NAMES)
+        known = ", ".join(f"builtin:{name}" for name in BUILTIN_NAMES)
         raise DataError(f"'builtin:{name}' is no built-in data set; the known ones are: {known}")
     refs = [
-        *_refs("skimage", "data", "scikit-image", _SCIKIT_IMAGE),
-        *_refs("sklearn", "datasets/images", "scikit-learn", _SCIKIT_LEARN),
+        *_find_installed("skimage", "data", "scikit-image", _SCIKIT_IMAGE),
+        *_find_installed("sklearn", "datasets/images", "scikit-learn", _SCIKIT_LEARN),
     ]
     return tuple(sorted(refs, key=lambda ref: ref.name))
 
 
-def _refs(module: str, folder: str, distribution: str, scenes: dict[str, str]) -> list[ImageRef]:
+def _find_installed(module: str, folder: str, distribution: str, scenes: dict[str, str]) -> list[ImageRef]:
     spec = find_spec(module)  # finds the package without importing it, which takes a second
     if spec is None or spec.origin is None:
         raise DataError(f"builtin:photos needs {distribution}; run: pip install {distribution}")

@@ -1,9 +1,9 @@
-"""Where images come from: a folder, a zip archive, or `builtin:photos`.
+"""Sources of images: a folder, a zip archive, or `builtin:photos`.
 
-Opening a source checks it. Up to `FULL_CHECK_BYTES` of files, every image is decoded and its whole content
-enters the fingerprint; beyond that only headers are parsed and the head and tail of each file are hashed, so
-that a source of any size opens in reasonable time. In the second case a file that is damaged beyond its
-header ends the run with a `DataError` naming it when it is first needed.
+Opening a source checks its images. If the files have at most `FULL_CHECK_BYTES` together, every image is decoded, and
+its whole content enters the fingerprint. Larger sources would take too long: there only the headers are parsed and the
+first and last bytes of each file are hashed. If such a file is damaged after its header, the first attempt to decode it
+raises a `DataError` that names it.
 """
 
 import hashlib
@@ -47,9 +47,10 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The images to check: those of the split, or all of them where the hash splits what proves readable.
+    """The images to check: those of the split, or all images if the split is by hash.
 
-    (Were the hash applied first, one bad file among few held-out ones would exceed `max_unreadable`.)
+    A split by hash comes after the check: before it, one bad file among few held-out ones would exceed
+    `max_unreadable`.
     """
 
     refs: tuple[ImageRef, ...]
@@ -57,7 +58,7 @@ class _Candidates:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class _CheckedImages:
     hashes: dict[ImageRef, str]
     unreadable: tuple[Skipped, ...]
 
@@ -84,11 +85,11 @@ def open_source(spec: str | Path, split: Split = "all", max_unreadable: float = 
         raise ConfigError(f"split is {split!r}, but must be 'train', 'heldout' or 'all'")
     if not 0.0 <= max_unreadable <= 1.0:
         raise ConfigError(f"max_unreadable is {max_unreadable}, but must be a fraction from 0 to 1")
-    listing = _list(spec)
+    listing = _list_images(spec)
     if not listing.refs:
-        raise _no_images(spec, listing.skipped)
-    candidates = _candidates(spec, listing.refs, split)
-    checked = _check(candidates.refs)
+        raise _explain_no_images(spec, listing.skipped)
+    candidates = _choose_candidates(spec, listing.refs, split)
+    checked = _check_images(candidates.refs)
     _refuse_unreadable(spec, len(candidates.refs), checked.unreadable, max_unreadable)
     good = tuple(checked.hashes)
     if candidates.still_to_split:
@@ -104,7 +105,7 @@ def _is_builtin(spec: str | Path) -> bool:
     return str(spec).startswith("builtin:")
 
 
-def _list(spec: str | Path) -> Listing:
+def _list_images(spec: str | Path) -> Listing:
     if _is_builtin(spec):
         return Listing(list_builtin(str(spec).removeprefix("builtin:")), ())
     path = Path(spec)
@@ -120,14 +121,14 @@ def _list(spec: str | Path) -> Listing:
     raise DataError(f"{str(spec)!r}: {problem}; pass a folder of images, a .zip of images, or builtin:photos")
 
 
-def _candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Split) -> _Candidates:
+def _choose_candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Split) -> _Candidates:
     if _is_builtin(spec):
         heldout = split == "heldout"
         kept = tuple(ref for ref in refs if split == "all" or (ref.label in HELDOUT_SCENES) == heldout)
         return _Candidates(kept, still_to_split=False)
     tops = {ref.name.split("/")[0] for ref in refs if "/" in ref.name}
     has_folders = "train" in tops and not tops.isdisjoint(HELDOUT_FOLDERS)
-    labelled = tuple(replace(ref, label=_label(ref.name.split("/"), has_folders)) for ref in refs)
+    labelled = tuple(replace(ref, label=_choose_label(ref.name.split("/"), has_folders)) for ref in refs)
     if split == "all" or not has_folders:
         return _Candidates(labelled, still_to_split=split != "all")
     folders = HELDOUT_FOLDERS if split == "heldout" else frozenset({"train"})
@@ -135,13 +136,13 @@ def _candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Split) -> _
     return _Candidates(kept, still_to_split=False)
 
 
-def _label(parts: list[str], has_folder_split: bool) -> str | None:
+def _choose_label(parts: list[str], has_folder_split: bool) -> str | None:
     depth = 1 if has_folder_split and parts[0] in HELDOUT_FOLDERS | {"train"} else 0
     return parts[depth] if len(parts) > depth + 1 else None
 
 
 def _split_by_hash(refs: tuple[ImageRef, ...], split: Split) -> tuple[ImageRef, ...]:
-    """The split depends on each name alone, so adding an image moves (almost) no other one across."""
+    """One part of a split that depends on each name alone, so that a new image moves hardly any other one."""
     if split == "all":
         return refs
     ranked = sorted(refs, key=_rank)
@@ -156,25 +157,25 @@ def _rank(ref: ImageRef) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _check(refs: tuple[ImageRef, ...]) -> _Checked:
+def _check_images(refs: tuple[ImageRef, ...]) -> _CheckedImages:
     is_full = sum(ref.size for ref in refs) <= FULL_CHECK_BYTES
     hashes: dict[ImageRef, str] = {}
     unreadable: list[Skipped] = []
     for ref in refs:
         try:
-            hashes[ref] = _check_fully(ref) if is_full else _check_header(ref)
+            hashes[ref] = _hash_whole(ref) if is_full else _hash_sample(ref)
         except DataError as error:
             unreadable.append(Skipped(ref.name, str(error).removeprefix(f"{ref.name!r}: ")))
-    return _Checked(hashes, tuple(unreadable))
+    return _CheckedImages(hashes, tuple(unreadable))
 
 
-def _check_fully(ref: ImageRef) -> str:
+def _hash_whole(ref: ImageRef) -> str:
     data = ref.read_bytes()
     read_pixels(data, ref.name)
     return hashlib.sha256(data).hexdigest()
 
 
-def _check_header(ref: ImageRef) -> str:
+def _hash_sample(ref: ImageRef) -> str:
     with ref.stream() as stream:
         open_header(stream, ref.name)
         stream.seek(0)
@@ -199,7 +200,7 @@ def _refuse_unreadable(spec: str | Path, count: int, unreadable: tuple[Skipped, 
     raise DataError(f"{str(spec)!r}: {share}; first {first.name!r}: {first.reason}, {remedy}")
 
 
-def _no_images(spec: str | Path, skipped: tuple[Skipped, ...]) -> DataError:
+def _explain_no_images(spec: str | Path, skipped: tuple[Skipped, ...]) -> DataError:
     remedy = "pass a folder or .zip of images, or builtin:photos"
     if skipped:
         first = skipped[0]

@@ -11,7 +11,7 @@ from jeppa.diffusion.ddim import (
     sample_ddim,
     x0_share,
 )
-from jeppa.diffusion.denoiser import Denoiser, VarianceHead, guided, make_unet, null_label
+from jeppa.diffusion.denoiser import Denoiser, VarianceHead, make_denoise, make_unet, null_label
 from jeppa.diffusion.folder import (
     DESCRIPTION,
     DenoiserAbout,
@@ -31,6 +31,7 @@ from jeppa.diffusion.prediction import (
 )
 from jeppa.diffusion.schedule import Spacing, Timesteps, alpha_bars, make_scheduler, timesteps
 from jeppa.diffusion.scheduler import HeteroscedasticDDIMScheduler
+from jeppa.diffusion.variance_unet import VarianceUNet
 
 __all__ = [
     "DDIM",
@@ -44,6 +45,7 @@ __all__ = [
     "Spacing",
     "Timesteps",
     "VarianceHead",
+    "VarianceUNet",
     "add_noise",
     "alpha_bars",
     "ddim_step",
@@ -51,10 +53,10 @@ __all__ = [
     "denoising_loss",
     "drop_labels",
     "generators_for",
-    "guided",
     "initial_noise",
     "invert_ddim",
     "load_denoiser",
+    "make_denoise",
     "make_denoiser",
     "make_scheduler",
     "make_unet",

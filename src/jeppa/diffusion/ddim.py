@@ -1,12 +1,12 @@
 """DDIM in latent space: one step with the variance that the net predicts, sampling, and inversion.
 
-Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502. A DDIM step puts the estimate E[x0|zt] in the
-place of x0, so what is not known about x0 is lost at every step; the fewer the steps, the more. Bao et al.,
-"Estimating the Optimal Covariance with Imperfect Mean in Diffusion Probabilistic Models", arXiv 2206.07309, give the
-variance that a step must have instead, for any DDIM: its own lambda^2 and a share of Var[x0|zt].
+Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502. A DDIM step replaces x0 by the estimate
+E[x0|zt], so at every step it loses the variance of x0 around that estimate; the fewer the steps, the larger the loss.
+Bao et al., "Estimating the Optimal Covariance with Imperfect Mean in Diffusion Probabilistic Models", arXiv 2206.07309,
+derive the variance that a step of any DDIM should have instead: its own lambda^2 plus a share of Var[x0|zt].
 
-The sampler is a generator: the caller previews each estimate with its uncertainty, reports progress, and stops by no
-longer asking.
+The sampler is a generator. After each step the caller can show the estimate with its uncertainty, report progress, or
+stop.
 
 It differs from `diffusers.DDIMScheduler.step` in two points. Coefficients are float64: in float32, ancestral
 sampling (eta 1) from zero terminal SNR gives NaN at 25 and 50 steps, the root of a difference rounded below 0.
@@ -65,10 +65,11 @@ def ddim_variance(alpha_bar_t: float, alpha_bar_prev: float, eta: float) -> floa
 
 
 def x0_share(alpha_bar_t: float, alpha_bar_prev: float, variance: float) -> float:
-    """How far a change of the estimate of x0 moves the result of a step, at fixed zt.
+    """Derivative of a step's result with respect to the estimate of x0, at fixed zt.
 
-    c = sqrt(a_prev) - sqrt(a_t) sqrt((1 - a_prev - variance) / (1 - a_t)): what x0 adds, less what the eps that follows
-    from x0 takes away. It is 1 for a step to the clean latent, and near 0 for a small one.
+    c = sqrt(a_prev) - sqrt(a_t) sqrt((1 - a_prev - variance) / (1 - a_t)). The first term is the direct part of x0; the
+    second is subtracted because a larger x0 implies a smaller eps. c is 1 for a step to the clean latent and near 0 for
+    a small step.
 
     Args:
         alpha_bar_t: in [0, 1), at the step's start.
@@ -169,7 +170,7 @@ SEED_LIMIT = 2**32
 
 @dataclass(frozen=True)
 class SamplerStep:
-    """What is known after one sampling step.
+    """The result of one sampling step.
 
     Args:
         index: number of the step, from 0.
@@ -188,7 +189,7 @@ class SamplerStep:
 
 @dataclass(frozen=True)
 class DDIM:
-    """Which DDIM: the settings of `sample`, checked.
+    """The checked settings of `sample_ddim`.
 
     Args:
         steps: 1 to the schedule's number of timesteps.
@@ -236,7 +237,7 @@ def sample_ddim(
     gradient mode is untouched between steps.
 
     Args:
-        denoise: the net's prediction for (zt `[B,C,h,w]`, t LongTensor `[B]`), see `jeppa.diffusion.guided`.
+        denoise: the net's prediction for (zt `[B,C,h,w]`, t LongTensor `[B]`), see `jeppa.diffusion.make_denoise`.
         z_T: standard normal noise `[B,C,h,w]`, see `initial_noise`.
         schedule: see `make_scheduler`; only its alpha_bar values are read.
         settings: steps, eta, spacing and temperature.
@@ -250,10 +251,10 @@ def sample_ddim(
     bars = alpha_bars(schedule).tolist()
     visited = timesteps(len(bars), settings.steps, settings.spacing)
     if settings.draws and (generators is None or len(generators) != len(z_T)):
-        given = 0 if generators is None else len(generators)
+        count = 0 if generators is None else len(generators)
         what = f"eta is {settings.eta}" if settings.eta > 0.0 else "temperature is above 0"
         raise ConfigError(
-            f"{what}, which draws noise, but there are {given} generators for {len(z_T)} samples: "
+            f"{what}, which draws noise, but there are {count} generators for {len(z_T)} samples: "
             "pass one for each sample, or set eta and temperature to 0"
         )
     return _sample_steps(denoise, z_T, bars, visited, settings, generators)
@@ -263,12 +264,21 @@ def generators_for(seeds: Sequence[int]) -> list[torch.Generator]:
     """One CPU generator for each seed.
 
     Raises:
-        ConfigError: if a seed is not in 0 to 2^32 - 1.
+        ConfigError: as `check_seeds`.
+    """
+    check_seeds(seeds)
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse a seed outside 0 to 2^32 - 1.
+
+    Raises:
+        ConfigError: there is one.
     """
     for seed in seeds:
         if not 0 <= seed < SEED_LIMIT:
             raise ConfigError(f"seed is {seed}, but must lie in 0 to {SEED_LIMIT - 1}: choose another")
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def initial_noise(shape_of_one: Sequence[int], generators: list[torch.Generator]) -> Tensor:
@@ -276,7 +286,7 @@ def initial_noise(shape_of_one: Sequence[int], generators: list[torch.Generator]
 
     Advances the generators; pass the same ones on to `sample_ddim`.
     """
-    return _noise((len(generators), *shape_of_one), generators)
+    return _draw_noise((len(generators), *shape_of_one), generators)
 
 
 def _sample_steps(
@@ -291,7 +301,7 @@ def _sample_steps(
         alpha_bar_t = bars[t]
         ends = index + 1 == len(visited)
         alpha_bar_prev = 1.0 if ends else bars[visited[index + 1]]
-        noise = _noise(zt.shape, generators).to(zt) if settings.draws and generators else None
+        noise = _draw_noise(zt.shape, generators).to(zt) if settings.draws and generators else None
         # no_grad must not span the yield: it would switch gradients off in the caller's own code.
         with torch.no_grad():
             predicted = denoise(zt, torch.full((len(zt),), t, dtype=torch.long, device=zt.device))
@@ -306,8 +316,8 @@ def _sample_steps(
         yield SamplerStep(index, t, zt, x0, variance)
 
 
-def _noise(shape: Sequence[int], generators: list[torch.Generator]) -> Tensor:
-    """Drawn where the generators live, so that a seed gives the same picture whichever device samples it."""
+def _draw_noise(shape: Sequence[int], generators: list[torch.Generator]) -> Tensor:
+    """Draw on the device of the generators, so that a seed gives the same picture on any device that samples."""
     device = generators[0].device if generators else None
     return standard_normal(torch.empty(tuple(shape), device=device), generators)
 
@@ -324,7 +334,7 @@ def invert_ddim(
     """The noise z_T, `[B,C,h,w]`, that `sample_ddim` with eta 0 takes to `z0`.
 
     Args:
-        denoise: the net's prediction for (zt, t), see `jeppa.diffusion.guided`.
+        denoise: the net's prediction for (zt, t), see `jeppa.diffusion.make_denoise`.
         z0: standardised clean latent `[B,C,h,w]`.
         schedule: see `make_scheduler`; only its alpha_bar values are read.
         steps: of the sampler that is undone; at most the schedule's number of timesteps, and not one from pure noise.
@@ -346,12 +356,12 @@ def invert_ddim(
     for t, after in reversed(list(zip(visited, [*(bars[t] for t in visited[1:]), 1.0], strict=True))):
         turned = z
         for _ in range(turns):
-            turned = _back(denoise, z, turned, t, bars[t], after)
+            turned = _undo_step(denoise, z, turned, t, bars[t], after)
         z = turned
     return z
 
 
-def _back(denoise: Denoise, zs: Tensor, guess: Tensor, t: int, alpha_bar: float, alpha_bar_prev: float) -> Tensor:
+def _undo_step(denoise: Denoise, zs: Tensor, guess: Tensor, t: int, alpha_bar: float, alpha_bar_prev: float) -> Tensor:
     """One fixed-point iteration: the latent at t whose step, as predicted at `guess`, would end in `zs`."""
     predicted = denoise(guess, torch.full((len(zs),), t, dtype=torch.long, device=zs.device))
     x0, eps = predicted.x0(guess, alpha_bar), predicted.eps(guess, alpha_bar)

@@ -1,13 +1,13 @@
 """The net that predicts v, eps or x0 from a noised latent, and the variance of its own error.
 
-A stock diffusers UNet2DModel, with or without classes, and a variance head beside it. `guided` turns them into the
-`denoise(zt, t)` callable that the loss and the sampler take. Class-free operation has a label of its own, the null
-label, one past the last class.
+The net is a stock diffusers UNet2DModel, with or without classes, and a variance head beside it. `make_denoise` turns
+them into the `denoise(zt, t)` callable that the loss and the sampler take. A net with classes has one label more, the
+null label, which means "no class" and comes after the last class.
 
-The variance head says how far off the denoiser expects its own prediction to be, element by element. It stands on the
-denoiser's last features and gives them no gradient, so the mean is that of an ordinary denoiser, and a head can be
-added to one that is already trained. Faithful heteroscedastic regression, Stirn et al., arXiv 2212.09184, applied to
-the residual of the noise prediction of Bao et al., arXiv 2206.07309 (NPR).
+The variance head predicts, element by element, how far off the denoiser's prediction is. It reads the denoiser's last
+features but sends no gradient into them, so the mean stays that of an ordinary denoiser, and a head can be added to a
+denoiser that is already trained. Sources: faithful heteroscedastic regression, Stirn et al., arXiv 2212.09184, applied
+to the residual of the noise prediction, Bao et al., arXiv 2206.07309 (NPR).
 """
 
 import math
@@ -94,7 +94,7 @@ LEAST_GROUP = 4
 
 
 class Denoiser(nn.Module):
-    """A denoising net and the head that knows its error.
+    """A denoising net and the head that predicts the variance of its error.
 
     Args:
         unet: see `make_unet`.
@@ -127,32 +127,29 @@ class Denoiser(nn.Module):
             t: LongTensor `[B]`.
             labels: LongTensor `[B]` of classes, for a net with classes.
         """
-        asked, here = zt.device, self.unet.device
-        zt, t, labels = (
-            F.pixel_unshuffle(zt.to(here), self.patch),
-            t.to(here),
-            None if labels is None else labels.to(here),
-        )
+        device_of_input, device = zt.device, self.unet.device
+        zt = F.pixel_unshuffle(zt.to(device), self.patch)
+        t, labels = t.to(device), None if labels is None else labels.to(device)
         if self.head is None:
-            mean = self._mean(zt, t, labels).to(asked)
+            mean = self._mean(zt, t, labels).to(device_of_input)
             return Prediction(F.pixel_shuffle(mean, self.patch), None, self.kind)
-        seen: dict[str, Tensor] = {}
+        inner: dict[str, Tensor] = {}
         hooks = [
-            self.unet.conv_out.register_forward_pre_hook(lambda _, given: seen.update(features=given[0].detach())),
-            self.unet.time_embedding.register_forward_hook(lambda _, __, made: seen.update(time=made.detach())),
+            self.unet.conv_out.register_forward_pre_hook(lambda _, inputs: inner.update(features=inputs[0].detach())),
+            self.unet.time_embedding.register_forward_hook(lambda _, __, output: inner.update(time=output.detach())),
         ]
         try:
             mean = self._mean(zt, t, labels)
         finally:
             for hook in hooks:
                 hook.remove()
-        logvar = self.head(seen["features"], zt, mean.detach(), seen["time"])
-        mean, logvar = (F.pixel_shuffle(one.to(asked), self.patch) for one in (mean, logvar))
+        logvar = self.head(inner["features"], zt, mean.detach(), inner["time"])
+        mean, logvar = (F.pixel_shuffle(moment.to(device_of_input), self.patch) for moment in (mean, logvar))
         return Prediction(mean, logvar, self.kind)
 
     @property
     def stride(self) -> int:
-        """What divides the sides of the latents that `forward` takes."""
+        """The sides of the latents that `forward` takes must be multiples of this."""
         halvings = len(self.unet.config.block_out_channels) - 1
         return int(self.patch * 2**halvings)
 
@@ -227,7 +224,7 @@ def null_label(unet: UNet2DModel) -> int:
     return embeddings - 1
 
 
-def guided(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1.0) -> Denoise:
+def make_denoise(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1.0) -> Denoise:
     """The `denoise(zt, t)` callable of a net, for given labels and classifier-free guidance.
 
     The mean is null + guidance * (cond - null): guidance 1 is the conditional prediction (one evaluation of the
@@ -238,8 +235,8 @@ def guided(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1
 
     Args:
         denoiser: net and head.
-        labels: LongTensor `[B]` of classes, the null label allowed; None asks a model with classes for the
-            unconditional prediction.
+        labels: LongTensor of classes, `[B]`, or `[1]` for one class in all of a batch; the null label is allowed. None
+            asks a model with classes for the unconditional prediction.
         guidance: any finite number.
 
     Raises:
@@ -262,8 +259,9 @@ def guided(denoiser: Denoiser, labels: Tensor | None = None, guidance: float = 1
             return _evaluate(denoiser, zt, t, None)
         null = torch.full((len(zt),), null_label(unet), dtype=torch.long, device=zt.device)
         cond = null if labels is None else labels.to(zt.device)
-        if len(cond) != len(zt):
+        if len(cond) not in (1, len(zt)):
             raise ConfigError(f"{len(cond)} labels for a batch of {len(zt)}: give one for each sample")
+        cond = cond.expand(len(zt))
         if guidance == 1.0:
             return _evaluate(denoiser, zt, t, cond)
         both = _evaluate(denoiser, torch.cat([zt, zt]), torch.cat([t, t]), torch.cat([cond, null]))
@@ -285,9 +283,9 @@ def _check_labels(unet: UNet2DModel, labels: Tensor) -> None:
 
 
 def _evaluate(denoiser: Denoiser, zt: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
-    """The answer at zt's own size and dtype: the net halves the size at all levels but one, so pad, then crop."""
+    """Evaluate the net at any size of zt: pad to a multiple of the net's stride, and crop the answer back."""
     height, width = zt.shape[-2:]
     padded = F.pad(zt, (0, -width % denoiser.stride, 0, -height % denoiser.stride), mode="replicate")
-    found: Prediction = denoiser(padded, t, labels)
-    logvar = None if found.logvar is None else found.logvar[..., :height, :width]
-    return Prediction(found.mean[..., :height, :width].to(zt.dtype), logvar, found.kind)
+    answer: Prediction = denoiser(padded, t, labels)
+    logvar = None if answer.logvar is None else answer.logvar[..., :height, :width]
+    return Prediction(answer.mean[..., :height, :width].to(zt.dtype), logvar, answer.kind)

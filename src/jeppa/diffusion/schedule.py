@@ -96,10 +96,9 @@ def timesteps(train_steps: int, steps: int, spacing: Timesteps = "trailing") -> 
 
     Source: Lin et al., arXiv 2305.08891, Table 2.
     """
-    if not 1 <= steps <= train_steps:
-        raise ConfigError(f"steps is {steps}, but the schedule has {train_steps} timesteps: choose 1 to {train_steps}")
+    check_steps(train_steps, steps)
     if not isinstance(spacing, str):
-        return _checked(spacing, steps, train_steps)
+        return _check_visited(spacing, steps, train_steps)
     if spacing == "trailing":
         ends = np.arange(train_steps, 0, -train_steps / steps)[:steps]
         visited = np.round(ends) - 1
@@ -112,7 +111,17 @@ def timesteps(train_steps: int, steps: int, spacing: Timesteps = "trailing") -> 
     return [int(t) for t in visited]
 
 
-def _checked(visited: Sequence[int], steps: int, train_steps: int) -> list[int]:
+def check_steps(train_steps: int, steps: int) -> None:
+    """Refuse a number of steps that a schedule of `train_steps` timesteps does not have.
+
+    Raises:
+        ConfigError: it is below 1 or above `train_steps`.
+    """
+    if not 1 <= steps <= train_steps:
+        raise ConfigError(f"steps is {steps}, but the schedule has {train_steps} timesteps: choose 1 to {train_steps}")
+
+
+def _check_visited(visited: Sequence[int], steps: int, train_steps: int) -> list[int]:
     within = len(visited) == steps and all(0 <= t < train_steps for t in visited)
     if not within or any(after >= before for before, after in pairwise(visited)):
         raise ConfigError(

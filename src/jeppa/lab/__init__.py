@@ -1,1 +1,1 @@
-"""What measures the core: metrics, calibration, comparisons, benches, the demo and their reports."""
+"""Everything that measures the core: metrics, calibration, comparisons, benches, the demo and their reports."""

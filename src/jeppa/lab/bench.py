@@ -1,10 +1,11 @@
-"""How fast jeppa is beside diffusers as it comes, on this machine, in one run; as JSON and as a Markdown table.
+"""`jeppa bench`: time jeppa and unmodified diffusers on this machine, and write JSON and a Markdown table.
 
-Two ways to do the same work are timed in turn, so that what else the machine does hits both. The benches are encode,
-decode and sigma at 512x512 (the `sd` preset beside diffusers' AutoencoderKL, and `small` beside `sd`), training steps
-beside a plain loop of diffusers and accelerate in fp32 (same net, batch and pictures), a DDIM step and whole
-generation beside diffusers' DDIMPipeline (on latents of 512x512 pictures), and how time and memory grow with the
-pixels of a picture and with the batch, as exponents of a power law.
+Two ways to do the same work are timed in turns, so that whatever else the machine does slows both. The benches are
+
+- encode, decode and sigma at 512x512: the `sd` preset against diffusers' AutoencoderKL, and `small` against `sd`;
+- training steps against a plain loop with diffusers and accelerate in fp32, with the same net, batch and pictures;
+- a DDIM step and whole generation against diffusers' DDIMPipeline, on latents of 512x512 pictures;
+- how time and memory grow with the pixels of a picture and with the batch, as exponents of a power law.
 """
 
 import copy
@@ -26,6 +27,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMPipeline
 from numpy.typing import NDArray
+from tabulate import tabulate
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -37,8 +39,8 @@ from jeppa.diffusion import (
     DDIM,
     Denoiser,
     generators_for,
-    guided,
     initial_noise,
+    make_denoise,
     make_scheduler,
     make_unet,
     sample_ddim,
@@ -59,13 +61,13 @@ class Row:
     """A line of the table.
 
     Args:
-        name: of the comparison; design.md and the readme know it by this.
-        ratio: median of peer time over our time; above 1 ours is faster. Where it is no race, `note` tells.
-        ratio_min: least of the alternations.
-        ratio_max: most.
+        name: of the comparison.
+        ratio: median of peer time over our time; above 1 ours is faster. If it is another figure, `note` says which.
+        ratio_min: least of the repetitions.
+        ratio_max: greatest of them.
         ours_s: median seconds of ours, or None.
         peer_s: median seconds of the peer, or None.
-        note: what was raced.
+        note: what was measured.
     """
 
     name: str
@@ -77,18 +79,18 @@ class Row:
     note: str
 
     def as_json(self) -> dict[str, Any]:
-        """With four significant digits."""
-        return {key: _four_digits(value) for key, value in asdict(self).items()}
+        """The row as JSON, floats with four significant digits."""
+        return {key: _round_to_four_digits(value) for key, value in asdict(self).items()}
 
 
 def race(name: str, ours: Work, peer: Work, alternations: int, note: str) -> Row:
-    """Run both once to warm up, then in turn; who begins changes every time.
+    """Run both once to warm up, then time them in turns; each turn another one begins.
 
     Args:
         name: of the row.
-        ours: our way.
-        peer: theirs.
-        alternations: pairs of timed runs, at least 1.
+        ours: our way to do the work.
+        peer: the way of the peer.
+        alternations: how many turns of two timed runs, at least 1.
         note: of the row.
     """
     seconds(ours), seconds(peer)
@@ -108,7 +110,7 @@ def race(name: str, ours: Work, peer: Work, alternations: int, note: str) -> Row
 
 
 def figure(name: str, values: list[float], note: str) -> Row:
-    """A row that is no race: the median of `values` in place of the ratio."""
+    """Make a row without a peer: it has the median of `values` in place of the ratio."""
     return Row(name, statistics.median(values), min(values), max(values), None, None, note)
 
 
@@ -119,7 +121,7 @@ def seconds(work: Work) -> float:
     return time.perf_counter() - start
 
 
-def _four_digits(value: object) -> object:
+def _round_to_four_digits(value: object) -> object:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
@@ -130,8 +132,8 @@ PRODUCT_SIDES = (1024, 2048, 3072)
 
 @torch.no_grad()
 def sd_rows(alternations: int) -> Iterator[Row]:
-    """Against the same random weights in fp32 and torch's default layout, as diffusers opens them."""
-    peer, ours, runtime = _twins(PRESET)
+    """Compare with the same random weights in fp32 and torch's default layout, as diffusers opens them."""
+    peer, ours, runtime = _make_twins(PRESET)
     x = torch.rand(1, 3, SD_SIDE, SD_SIDE, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
     z = peer.encode(x).mean
     theirs = peer.vae
@@ -148,16 +150,16 @@ def sd_rows(alternations: int) -> Iterator[Row]:
         "sigma_overhead", head.ratio, head.ratio_min, head.ratio_max, head.peer_s, head.ours_s,
         "time of decoding with the sigma head over without: 1.05 is 5 % more",
     )  # fmt: skip
-    yield _share(without, z, runtime, alternations)
-    small = _twins("small")[1]
+    yield _measure_product_share(without, z, runtime, alternations)
+    small = _make_twins("small")[1]
     yield race(
         "small_against_sd_512", lambda: small.decode(small.encode(x).mean), lambda: ours.decode(ours.encode(x).mean),
         alternations, "encode, decode and sigma of our small preset; the peer is our sd preset",
     )  # fmt: skip
 
 
-def _twins(preset: str | VAEConfig) -> tuple[HeteroscedasticVAE, HeteroscedasticVAE, Runtime]:
-    """A randomly initialised model as it comes, and the same one as fast as this machine runs it."""
+def _make_twins(preset: str | VAEConfig) -> tuple[HeteroscedasticVAE, HeteroscedasticVAE, Runtime]:
+    """Make a model with random weights twice: unchanged, and prepared to be as fast as this machine can run it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         plain = HeteroscedasticVAE(preset).eval().requires_grad_(False)
@@ -167,14 +169,14 @@ def _twins(preset: str | VAEConfig) -> tuple[HeteroscedasticVAE, Heteroscedastic
     return plain, fast, runtime
 
 
-def _psnr(found: Tensor, wanted: Tensor) -> float:
-    """In dB, with the range of `wanted` for a peak: random weights do not fill [-1,1]."""
-    span = wanted.amax() - wanted.amin()
-    return float(20.0 * torch.log10(span) - 10.0 * torch.log10((found - wanted).square().mean().clamp(min=1e-20)))
+def _psnr(fast: Tensor, exact: Tensor) -> float:
+    """PSNR in dB. Its peak is the range of `exact`, since what random weights make does not fill [-1,1]."""
+    span = exact.amax() - exact.amin()
+    return float(20.0 * torch.log10(span) - 10.0 * torch.log10((fast - exact).square().mean().clamp(min=1e-20)))
 
 
-def _share(vae: HeteroscedasticVAE, z: Tensor, runtime: Runtime, alternations: int) -> Row:
-    """Operations of the decoder a second, as a share of what matrix products of the same number format reach."""
+def _measure_product_share(vae: HeteroscedasticVAE, z: Tensor, runtime: Runtime, alternations: int) -> Row:
+    """Operations a second in the decoder, as a share of those in matrix products of the same number format."""
     with FlopCounterMode(display=False) as counter:
         vae.decode(z)
     dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
@@ -204,20 +206,20 @@ MODEL = VAEConfig(
 
 
 def training_rows(alternations: int) -> Iterator[Row]:
-    """Images a second, pictures read and cropped included."""
-    config = _config()
+    """Compare training steps; the time to read and crop the pictures is included."""
+    config = make_training_run()
     with tempfile.TemporaryDirectory() as folder:
         objective = VAEObjective(config)
-        with closing(train(objective, config, Path(folder) / "run")) as records, closing(plain_loop(config)) as peer:
+        with closing(train(objective, Path(folder) / "run")) as records, closing(plain_loop(config)) as peer:
             note = next(records).note
             yield race(
-                "small_train_64", lambda: _take(records), lambda: _take(peer), alternations,
+                "small_train_64", lambda: _take_steps(records), lambda: _take_steps(peer), alternations,
                 f"{STEPS_A_TURN} steps of {TRAINING_BATCH} crops of {TRAINING_SIDE} pixels, no sigma head; ours {note}",
             )  # fmt: skip
 
 
 def plain_loop(config: VAERun) -> Generator[float, None, None]:
-    """The loop that a user would write: the losses of its steps."""
+    """The loop that a user of diffusers would write; yields the loss of each step."""
     accelerator = Accelerator()
     model: AutoencoderKL = initial_model(config, None).vae
     crops = CropDataset(open_source(config.data.data, "train"), TRAINING_SIDE, config.seed)
@@ -235,7 +237,8 @@ def plain_loop(config: VAERun) -> Generator[float, None, None]:
         yield float(loss.detach())
 
 
-def _config() -> VAERun:
+def make_training_run() -> VAERun:
+    """Settings of a training run that ends when nobody asks for another step."""
     optim = OptimConfig(
         steps=MANY_STEPS, batch_size=TRAINING_BATCH, learning_rate=LEARNING_RATE, log_every=MANY_STEPS,
         sample_every=MANY_STEPS, save_every=MANY_STEPS,
@@ -244,7 +247,7 @@ def _config() -> VAERun:
     return VAERun(preset=None, model=MODEL, likelihood="shared", data=data, optim=optim)
 
 
-def _take(steps: Iterator[object]) -> None:
+def _take_steps(steps: Iterator[object]) -> None:
     for _ in islice(steps, STEPS_A_TURN):
         pass
 
@@ -256,7 +259,7 @@ STEPS = 25
 
 
 def sampling_rows(alternations: int) -> Iterator[Row]:
-    """With the net that `jeppa train diffusion` makes unless told otherwise, random weights."""
+    """Compare sampling with the default net of `jeppa train diffusion` and random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = DenoiserConfig()
@@ -277,7 +280,9 @@ def sampling_rows(alternations: int) -> Iterator[Row]:
     def ours(net: Denoiser, steps: int, temperature: float) -> None:
         generators = generators_for(range(SAMPLING_BATCH))
         noise = initial_noise((CHANNELS, LATENT_SIDE, LATENT_SIDE), generators)
-        for _ in sample_ddim(guided(net, None), noise, schedule, DDIM(steps, temperature=temperature), generators):
+        for _ in sample_ddim(
+            make_denoise(net, None), noise, schedule, DDIM(steps, temperature=temperature), generators
+        ):
             pass
 
     def peer(steps: int) -> None:
@@ -300,31 +305,31 @@ BATCH_SIDE = 256
 
 
 def growth_rows(alternations: int) -> Iterator[Row]:
-    """The `small` preset with tiles, random weights: encode, decode and sigma, each size in a process of its own."""
-    sizes = [_alone(_picture, side, alternations) for side in SIDES]
+    """Measure encode, decode and sigma of `small` with tiles and random weights, each size in its own process."""
+    sizes = [_run_alone(_picture, side, alternations) for side in SIDES]
     pixels = [side**2 for side in SIDES]
-    told = ", ".join(f"{side}: {s:.2f} s, {mib:.0f} MiB" for side, (s, mib) in zip(SIDES, sizes, strict=True))
-    yield _exponent("pixels_time_exponent", pixels, [s for s, _ in sizes], told)
-    yield _exponent("pixels_memory_exponent", pixels, [max(mib, 1.0) for _, mib in sizes], told)
-    batches = [_alone(_batch, size, alternations) for size in BATCHES]
-    told = ", ".join(f"{size}: {s:.2f} s, {mib:.0f} MiB" for size, (s, mib) in zip(BATCHES, batches, strict=True))
-    yield _exponent("batch_time_exponent", list(BATCHES), [s for s, _ in batches], told)
-    yield _exponent("batch_memory_exponent", list(BATCHES), [max(mib, 1.0) for _, mib in batches], told)
+    details = ", ".join(f"{side}: {s:.2f} s, {mib:.0f} MiB" for side, (s, mib) in zip(SIDES, sizes, strict=True))
+    yield fit_exponent("pixels_time_exponent", pixels, [s for s, _ in sizes], details)
+    yield fit_exponent("pixels_memory_exponent", pixels, [max(mib, 1.0) for _, mib in sizes], details)
+    batches = [_run_alone(_batch, size, alternations) for size in BATCHES]
+    details = ", ".join(f"{size}: {s:.2f} s, {mib:.0f} MiB" for size, (s, mib) in zip(BATCHES, batches, strict=True))
+    yield fit_exponent("batch_time_exponent", list(BATCHES), [s for s, _ in batches], details)
+    yield fit_exponent("batch_memory_exponent", list(BATCHES), [max(mib, 1.0) for _, mib in batches], details)
 
 
-def _exponent(name: str, sizes: list[int], values: list[float], told: str) -> Row:
-    """Slope of log value over log size; the spread is that of the slopes with one size left out."""
+def fit_exponent(name: str, sizes: list[int], values: list[float], details: str) -> Row:
+    """Fit the slope of log value over log size; its spread is that of the slopes with one size left out."""
     size, value = np.log(np.asarray(sizes, float)), np.log(np.asarray(values))
     slope = _slope(size, value)
     without = [_slope(np.delete(size, i), np.delete(value, i)) for i in range(len(sizes))]
-    return Row(name, slope, min(without), max(without), None, None, f"exponent, not a ratio; {told}")
+    return Row(name, slope, min(without), max(without), None, None, f"exponent, not a ratio; {details}")
 
 
 def _slope(size: NDArray[np.float64], value: NDArray[np.float64]) -> float:
     return float(np.polyfit(size, value, 1)[0])
 
 
-def _alone(work: Callable[[int, int], tuple[float, float]], size: int, repeats: int) -> tuple[float, float]:
+def _run_alone(work: Callable[[int, int], tuple[float, float]], size: int, repeats: int) -> tuple[float, float]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, size, repeats).result()
 
@@ -332,17 +337,17 @@ def _alone(work: Callable[[int, int], tuple[float, float]], size: int, repeats: 
 def _picture(side: int, repeats: int) -> tuple[float, float]:
     vae = HeteroscedasticVAE("small").eval().requires_grad_(False)
     vae.enable_tiling()
-    return _measured(vae, torch.rand(1, 3, side, side) * 2.0 - 1.0, repeats if side < SIDES[-1] else 1)
+    return _measure_run(vae, torch.rand(1, 3, side, side) * 2.0 - 1.0, repeats if side < SIDES[-1] else 1)
 
 
 def _batch(size: int, repeats: int) -> tuple[float, float]:
     vae = HeteroscedasticVAE("small").eval().requires_grad_(False)
-    return _measured(vae, torch.rand(size, 3, BATCH_SIDE, BATCH_SIDE) * 2.0 - 1.0, repeats)
+    return _measure_run(vae, torch.rand(size, 3, BATCH_SIDE, BATCH_SIDE) * 2.0 - 1.0, repeats)
 
 
 @torch.no_grad()
-def _measured(vae: HeteroscedasticVAE, x: torch.Tensor, repeats: int) -> tuple[float, float]:
-    """Median seconds, and MiB above what the process had with model and picture."""
+def _measure_run(vae: HeteroscedasticVAE, x: torch.Tensor, repeats: int) -> tuple[float, float]:
+    """Median seconds, and the MiB that the process needs beyond those for the model and the picture."""
     vae.reconstruct(x[..., :64, :64])
     before = _mib("VmRSS")
     times = [seconds(lambda: vae.reconstruct(x)) for _ in range(repeats)]
@@ -350,7 +355,7 @@ def _measured(vae: HeteroscedasticVAE, x: torch.Tensor, repeats: int) -> tuple[f
 
 
 def _mib(key: str) -> float:
-    """Memory of this process, now (VmRSS) or at most so far (VmHWM); what getrusage tells begins with the parent's."""
+    """Memory of this process in MiB: now (VmRSS) or its peak (VmHWM). The peak from getrusage includes the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024.0 for line in lines if line.startswith(f"{key}:"))
 
@@ -361,26 +366,26 @@ BENCHES: dict[str, Callable[[int], Iterator[Row]]] = {
 
 
 def run_benches(names: Sequence[str], alternations: int, out: Path, command: str) -> Iterator[Row]:
-    """Yield each row as it is known, after writing all so far to `out` and, as Markdown, beside it.
+    """Measure and yield row by row; before each one, all rows so far are written as JSON and Markdown.
 
     Args:
         names: keys of `BENCHES`.
-        alternations: timed pairs of each race.
-        out: JSON file; the table gets the ending .md.
-        command: for the record.
+        alternations: timed pairs of each comparison.
+        out: JSON file; the Markdown goes beside it with the ending .md.
+        command: the command line, for the record.
 
     Raises:
-        ConfigError: a name is unknown or there are no alternations; before anything runs.
+        ConfigError: a name is unknown or `alternations` below 1; nothing has run then.
     """
     unknown = [name for name in names if name not in BENCHES]
     if unknown or not names:
         raise ConfigError(f"bench is {', '.join(unknown) or 'empty'}, but must be of {', '.join(BENCHES)}")
     if alternations < 1:
         raise ConfigError(f"alternations is {alternations}, but must be at least 1; 5 show a spread")
-    return _run(names, alternations, out, command)
+    return _measure_rows(names, alternations, out, command)
 
 
-def _run(names: Sequence[str], alternations: int, out: Path, command: str) -> Iterator[Row]:
+def _measure_rows(names: Sequence[str], alternations: int, out: Path, command: str) -> Iterator[Row]:
     record: dict[str, Any] = {
         "command": command, "commit": commit(), "machine": machine(), "alternations": alternations, "rows": [],
     }  # fmt: skip
@@ -388,13 +393,23 @@ def _run(names: Sequence[str], alternations: int, out: Path, command: str) -> It
         for row in BENCHES[name](alternations):
             record["rows"].append(row.as_json())
             write_text_atomically(out, json.dumps(record, indent=1) + "\n")
-            write_text_atomically(out.with_suffix(".md"), table(record))
+            write_text_atomically(out.with_suffix(".md"), make_table(record))
             yield row
 
 
-def table(record: dict[str, Any]) -> str:
-    """The Markdown of a record."""
+def make_table(record: dict[str, Any]) -> str:
+    """Make the Markdown of a record."""
     about = record["machine"]
+    rows = [
+        [
+            f"`{row['name']}`",
+            f"{row['ratio']:.3g} [{row['ratio_min']:.3g}, {row['ratio_max']:.3g}]",
+            *("" if row[key] is None else f"{row[key]:.3g}" for key in ("ours_s", "peer_s")),
+            row["note"],
+        ]
+        for row in record["rows"]
+    ]
+    headers = ["row", "ratio", "ours, s", "peer, s", "what"]
     lines = [
         "# Speed",
         "",
@@ -402,11 +417,7 @@ def table(record: dict[str, Any]) -> str:
         f"{about['threads']} threads, torch {about['torch']}. Both sides of a ratio were timed in turn, "
         f"{record['alternations']} times after a warm-up; median [least, most]. Above 1 ours is faster.",
         "",
-        "| row | ratio | ours, s | peer, s | what |",
-        "|---|---|---|---|---|",
+        tabulate(rows, headers, tablefmt="github", stralign=None, disable_numparse=True),
+        "",
     ]
-    for row in record["rows"]:
-        times = ["" if row[key] is None else f"{row[key]:.3g}" for key in ("ours_s", "peer_s")]
-        ratio = f"{row['ratio']:.3g} [{row['ratio_min']:.3g}, {row['ratio_max']:.3g}]"
-        lines.append(f"| `{row['name']}` | {ratio} | {' | '.join(times)} | {row['note']} |")
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)

@@ -1,7 +1,8 @@
-"""Evaluate a VAE on images: every figure is a mean over images, or pooled over them, with a bootstrap interval.
+"""Evaluate a VAE on images; each figure comes with a bootstrap interval over images where there can be one.
 
-Figures that need all images together are calibration over pooled pixels, recalibration and the Frechet distance. Two
-models are compared on the same pictures: the mean of a difference is far surer than the difference of two means.
+Most figures are means over images. Three kinds need all images together: calibration over all their pixels,
+recalibration, and the Frechet distance. Two models are compared on the same pictures, because the mean of their
+differences has a far narrower interval than the difference of their means.
 """
 
 import json
@@ -21,9 +22,8 @@ from jeppa.errors import ConfigError, DataError
 from jeppa.lab import recalibrate
 from jeppa.lab import statistics as pooling
 from jeppa.lab.calibration import REMOVED
-from jeppa.lab.features import LEAST_IMAGES, load_features, split_distances
 from jeppa.lab.measure import Measurement, Nets, measure_image
-from jeppa.lab.metrics import SSIM_WINDOW
+from jeppa.lab.metrics import LEAST_IMAGES, SSIM_WINDOW, load_features, split_distances
 from jeppa.lab.recalibrate import values_per_image
 from jeppa.lab.statistics import (
     BINS,
@@ -43,62 +43,62 @@ from jeppa.machine import commit, versions
 from jeppa.vae import HeteroscedasticVAE
 
 CONSTANT_SPAN = (LOGVAR_RANGE[1] - LOGVAR_RANGE[0]) / FINE_BINS
-"""A log-variance that varies by less in all images, 4 % in sigma, counts as constant: one fine bin has no order."""
+"""A sigma that varies by less than one fine bin (4 %) over all images counts as constant."""
 COVERAGE_LEVEL = 0.9
 ONE_FIGURE = "one figure for all images has no bootstrap over images"
 
 
 @dataclass
 class Pooled:
-    """Estimates by key, and why some have none or no interval."""
+    """Estimates by key, and the reason where there is no value or no interval."""
 
     estimates: dict[str, Estimate] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
     def put_alone(self, key: str, value: float) -> None:
-        """A figure without an interval."""
+        """Add a figure that has no interval."""
         self.estimates[key] = Estimate(value, math.nan, math.nan, count=1, dropped=0)
         self.reasons[f"{key}_ci95"] = ONE_FIGURE
 
     def leave_out(self, keys: Sequence[str], reason: str) -> None:
-        """Keys without a figure."""
+        """Give the reason why these keys have no value."""
         self.estimates |= dict.fromkeys(keys, Estimate(math.nan, math.nan, math.nan, count=0, dropped=0))
         self.reasons |= dict.fromkeys(keys, reason)
 
 
 def has_constant_sigma(measured: Sequence[Measurement]) -> bool:
     """Whether the model predicts one sigma for all pixels of all images."""
-    lows, highs = zip(*(one.logvar_ends for one in measured), strict=True)
+    lows, highs = zip(*(image.logvar_ends for image in measured), strict=True)
     return bool(max(highs) - min(lows) < CONSTANT_SPAN)
 
 
 def sigma_histograms(measured: Sequence[Measurement]) -> Histogram:
-    """Histograms of the model's sigma, `[N,FINE_BINS,4]`; of a constant one in the bins of the Sobel sigma."""
-    by_sigma = np.stack([one.by_sigma for one in measured])
+    """Histograms of the model's sigma, `[N,FINE_BINS,4]`; a constant sigma is binned by the Sobel sigma instead."""
+    by_sigma = np.stack([image.by_sigma for image in measured])
     if not has_constant_sigma(measured):
         return by_sigma
     total = by_sigma.sum((0, 1))
-    return pooling.with_constant(np.stack([one.by_sobel for one in measured]), total[VARIANCE] / total[COUNT])
+    return pooling.replace_variance(np.stack([image.by_sobel for image in measured]), total[VARIANCE] / total[COUNT])
 
 
 def pool_calibration(measured: Sequence[Measurement], pooled: Pooled) -> None:
-    """`ence` of the model and of what it is compared with."""
+    """Add `ence` of the model and of its baselines."""
     histograms = sigma_histograms(measured)
     pooled.estimates["ence"] = pooling.bootstrap_ence(histograms)
     pooled.estimates["ence_reference"] = pooling.bootstrap_ence(histograms, DRAWN)
-    pooled.estimates["ence_sobel"] = pooling.bootstrap_ence(np.stack([one.by_sobel for one in measured]))
+    pooled.estimates["ence_sobel"] = pooling.bootstrap_ence(np.stack([image.by_sobel for image in measured]))
     if has_constant_sigma(measured):
         where = f"its ence is judged in {BINS} bins of the Sobel sigma"
         pooled.leave_out(["ence_constant"], f"the model's own sigma is constant, and {where}")
         return
     total = histograms.sum((0, 1))
-    constant = pooling.with_constant(histograms, total[ERROR] / total[COUNT])
+    constant = pooling.replace_variance(histograms, total[ERROR] / total[COUNT])
     pooled.estimates["ence_constant"] = pooling.bootstrap_ence(constant)
 
 
 def pool_recalibration(measured: Sequence[Measurement], pooled: Pooled) -> None:
-    """Cross-fitted recalibration: `ence_recalibrated`, and figures added to the row of each image."""
-    rows = [one.row for one in measured]
+    """Add the figures after recalibration, which is fitted on other images; some go to the row of each image."""
+    rows = [image.row for image in measured]
     if len(measured) < 2:
         keys = ("chi2_recalibrated", "coverage_90_recalibrated")
         for key in keys:
@@ -106,28 +106,28 @@ def pool_recalibration(measured: Sequence[Measurement], pooled: Pooled) -> None:
         everything = [*keys, "ence_recalibrated", "recalibration_slope", "recalibration_offset"]
         pooled.leave_out(everything, "recalibration is fitted on other images: it needs at least 2")
         return
-    folds = recalibrate.cross_fit([one.sample for one in measured])
+    folds = recalibrate.cross_fit([image.sample for image in measured])
     changed = []
-    for index, (one, image) in enumerate(zip(measured, sigma_histograms(measured), strict=True)):
+    for index, (image, counts) in enumerate(zip(measured, sigma_histograms(measured), strict=True)):
         fold = folds[index % 2]
-        changed.append(pooling.rescaled(image, fold.reference, fold.offset, fold.slope))
-        one.row["chi2_recalibrated"] = pooling.mean_chi2(changed[-1])
-        one.row["coverage_90_recalibrated"] = recalibrate.share_inside(one.sample, fold, COVERAGE_LEVEL)
+        changed.append(pooling.rescale(counts, fold.reference, fold.offset, fold.slope))
+        image.row["chi2_recalibrated"] = pooling.mean_chi2(changed[-1])
+        image.row["coverage_90_recalibrated"] = recalibrate.share_inside(image.sample, fold, COVERAGE_LEVEL)
     pooled.estimates["ence_recalibrated"] = pooling.bootstrap_ence(np.stack(changed))
     pooled.put_alone("recalibration_slope", sum(fold.slope for fold in folds) / 2)
     pooled.put_alone("recalibration_offset", sum(fold.offset for fold in folds) / 2)
 
 
 def pool_features(measured: Sequence[Measurement], pooled: Pooled, missing: str | None) -> None:
-    """`fd_efficientnet_lite0` and `fd_floor`.
+    """Add `fd_efficientnet_lite0` and `fd_floor`.
 
     Args:
         measured: all images.
-        pooled: where to put them.
-        missing: why there are no features, if so.
+        pooled: the figures so far.
+        missing: why there are no features; None where there are.
     """
     keys = ["fd_efficientnet_lite0", "fd_floor"]
-    features = [one.features for one in measured if one.features is not None]
+    features = [image.features for image in measured if image.features is not None]
     if missing is not None:
         pooled.leave_out(keys, missing)
     elif len(features) < LEAST_IMAGES:
@@ -157,11 +157,11 @@ ONE_IMAGE = "one image says nothing about the spread"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` measured; all of it can be written as JSON.
+    """The result of `evaluate`, all of it fit for JSON.
 
     Args:
         metrics: content of metrics.json.
-        rows: `name` and all figures of each image, None where it has none; for paired differences of models.
+        rows: for each image its `name` and figures, None where it has none; paired differences are made from these.
         curves: `reliability` (`predicted`, `observed`: 8-bit levels in equal-count bins), `sparsification`
             (`removed` share, relative error left `by_sigma`, `by_sobel`, `oracle`), `pit` (20 shares).
     """
@@ -183,9 +183,9 @@ def evaluate(
 
     Args:
         vae: in evaluation mode.
-        source: the images; held-out ones, or the figures say nothing.
-        resolution: side of the centred square that is resized and measured, or None for whole images.
-        model: name or path of the model, recorded as it is.
+        source: the images. Figures mean something only for images that the model was not trained on.
+        resolution: side to which the centred square of each image is resized; None measures whole images.
+        model: name or path of the model, for the record.
         limit: measure at most that many images, evenly spread over the source; None for all.
         perceptual: whether to measure LPIPS and the Frechet distance, which take most of the time.
 
@@ -196,7 +196,7 @@ def evaluate(
     """
     began = time.perf_counter()
     nets, missing = load_nets(perceptual)
-    chosen = spread(len(source), limit)
+    chosen = pick_evenly(len(source), limit)
     values = values_per_image(len(chosen))
     names, measured = [], []
     for index, name, x in _images(source, resolution, chosen):
@@ -213,14 +213,14 @@ def evaluate(
     }
     summary = summarise(measured, missing)
     rows = [
-        {"name": name, **{key: _finite(value) for key, value in one.row.items()}}
-        for name, one in zip(names, measured, strict=True)
+        {"name": name, **{key: _null_if_infinite(value) for key, value in image.row.items()}}
+        for name, image in zip(names, measured, strict=True)
     ]
-    return Evaluation({**summary, **about}, rows, curves(measured))
+    return Evaluation({**summary, **about}, rows, average_curves(measured))
 
 
 def load_nets(perceptual: bool) -> tuple[Nets, dict[str, str]]:
-    """The nets that are installed, and why the others (by field of `Nets`) are not there."""
+    """Load the nets that are installed, and say why the others (by field of `Nets`) are missing."""
     if not perceptual:
         return Nets(), dict.fromkeys(("lpips_alex", "lpips_vgg", "features"), NOT_ASKED)
     loaders: dict[str, Callable[[], Any]] = {
@@ -228,18 +228,18 @@ def load_nets(perceptual: bool) -> tuple[Nets, dict[str, str]]:
         "lpips_vgg": lambda: load_lpips("vgg"),
         "features": load_features,
     }
-    found: dict[str, Any] = {}
+    nets: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for key, load in loaders.items():
         try:
-            found[key] = load()
+            nets[key] = load()
         except WeightsError as error:
             missing[key] = str(error)
-    return Nets(**found), missing
+    return Nets(**nets), missing
 
 
-def spread(count: int, limit: int | None) -> list[int]:
-    """At most `limit` of the indices below `count`, evenly spread and rising.
+def pick_evenly(count: int, limit: int | None) -> list[int]:
+    """Pick at most `limit` of the indices below `count`, evenly spread and rising.
 
     Raises:
         DataError: if `count` is 0.
@@ -254,10 +254,10 @@ def spread(count: int, limit: int | None) -> list[int]:
 
 
 def summarise(measured: Sequence[Measurement], missing: dict[str, str]) -> dict[str, Any]:
-    """All figures with `<key>_ci95`; what has no value is null and explained under `reasons`.
+    """Every figure with its `<key>_ci95`; a figure without a value is null, and `reasons` says why.
 
     Args:
-        measured: all images, at least one; figures after recalibration are added to their rows.
+        measured: all images, at least one; their rows get the figures after recalibration.
         missing: why nets are missing, by field of `Nets`.
     """
     pooled = Pooled()
@@ -265,22 +265,22 @@ def summarise(measured: Sequence[Measurement], missing: dict[str, str]) -> dict[
     pool_recalibration(measured, pooled)
     pool_features(measured, pooled, missing.get("features"))
     reasons = dict(pooled.reasons)
-    estimates = {key: bootstrap_mean(np.array([one.row[key] for one in measured])) for key in measured[0].row}
+    estimates = {key: bootstrap_mean(np.array([image.row[key] for image in measured])) for key in measured[0].row}
     for key, estimate in estimates.items():
         if estimate.count == 0 and key not in reasons:
             reasons[key] = missing.get(key) or NO_VALUE[key]
     summary: dict[str, Any] = {}
     for key, estimate in (estimates | pooled.estimates).items():
-        summary[key], summary[f"{key}_ci95"] = _rounded(estimate.mean), _interval(estimate)
+        summary[key], summary[f"{key}_ci95"] = _round(estimate.mean), _list_ends(estimate)
     if len(measured) == 1:
         reasons["ci95"] = ONE_IMAGE
     return {**summary, "reasons": reasons}
 
 
-def curves(measured: Sequence[Measurement]) -> dict[str, Any]:
-    """The curves of an `Evaluation`; those of sparsification are empty where every reconstruction is exact."""
+def average_curves(measured: Sequence[Measurement]) -> dict[str, Any]:
+    """Average the curves over images; those of sparsification are empty where every reconstruction is exact."""
     bins = reliability(sigma_histograms(measured).sum(0))
-    left = torch.stack([one.sparsification for one in measured])
+    left = torch.stack([image.sparsification for image in measured])
     kept = left[left.isfinite().flatten(1).all(1)]
     by_sigma, by_sobel, oracle = kept.mean(0).tolist() if len(kept) else ([], [], [])
     return {
@@ -291,7 +291,7 @@ def curves(measured: Sequence[Measurement]) -> dict[str, Any]:
             "by_sobel": by_sobel,
             "oracle": oracle,
         },
-        "pit": torch.stack([one.pit for one in measured]).mean(0).tolist(),
+        "pit": torch.stack([image.pit for image in measured]).mean(0).tolist(),
     }
 
 
@@ -302,43 +302,43 @@ def write_metrics(evaluation: Evaluation, path: Path) -> None:
 
 
 def _images(source: ImageSource, resolution: int | None, chosen: list[int]) -> Iterator[tuple[int, str, Tensor]]:
-    """Index in the source, name and x of the chosen images."""
+    """Index in the source, name and x of each chosen image."""
     part = replace(source, refs=tuple(source.refs[index] for index in chosen))
     for index, (name, x) in zip(chosen, evaluation_images(part, resolution), strict=True):
         yield index, name, x
 
 
-def _interval(estimate: Estimate) -> list[float | None]:
-    """The ends, both null for a figure without a value or spread."""
-    ends = [_rounded(estimate.lo), _rounded(estimate.hi)]
+def _list_ends(estimate: Estimate) -> list[float | None]:
+    """Both ends of the interval; both None where there is no value or no spread."""
+    ends = [_round(estimate.lo), _round(estimate.hi)]
     return [None, None] if None in ends else ends
 
 
-def _rounded(value: float) -> float | None:
+def _round(value: float) -> float | None:
     return None if math.isnan(value) else float(f"{value:.6g}")
 
 
-def _finite(value: float) -> float | None:
+def _null_if_infinite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
 def paired_differences(a: Evaluation, b: Evaluation, keys: Iterable[str]) -> dict[str, Estimate]:
-    """Mean over pictures of `a` less `b`, with its 95 % bootstrap interval.
+    """Mean over pictures of `a` minus `b`, with its 95 % bootstrap interval.
 
     Args:
-        a: of one model.
-        b: of another one, on the same pictures in the same order.
-        keys: figures; those that fewer than two pictures have from both are left out.
+        a: evaluation of one model.
+        b: evaluation of another model on the same pictures in the same order.
+        keys: figures; one that fewer than two pictures have in both evaluations is left out.
 
     Raises:
         ValueError: the pictures differ.
     """
     if [row["name"] for row in a.rows] != [row["name"] for row in b.rows]:
         raise ValueError("the two evaluations are of different pictures")
-    found = {}
+    estimates = {}
     for key in keys:
-        values = [(one.get(key), other.get(key)) for one, other in zip(a.rows, b.rows, strict=True)]
-        differences = [one - other for one, other in values if one is not None and other is not None]
+        values = [(ours.get(key), theirs.get(key)) for ours, theirs in zip(a.rows, b.rows, strict=True)]
+        differences = [ours - theirs for ours, theirs in values if ours is not None and theirs is not None]
         if len(differences) > 1:
-            found[key] = bootstrap_mean(np.array(differences))
-    return found
+            estimates[key] = bootstrap_mean(np.array(differences))
+    return estimates

@@ -5,7 +5,7 @@ from jeppa.pipeline.drawing import Axis, Moment, draw_grid, draw_live
 from jeppa.pipeline.loading import about_denoiser, describe_denoiser, load_model
 from jeppa.pipeline.looking import Look, Readout, Trip, draw_again, has_texture, look, round_trips, with_texture
 from jeppa.pipeline.mixing import Method, between, even_shares, fuse, slerp
-from jeppa.pipeline.model import Model, Preview, Sample, Uncertainty, at_once, uncertainty
+from jeppa.pipeline.model import Model, Preview, Sample, Uncertainty, batch_size_for, uncertainty
 from jeppa.pipeline.regions import Edit, change_inside, draw_inside, paste_back, texture_inside
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Trip",
     "Uncertainty",
     "about_denoiser",
-    "at_once",
+    "batch_size_for",
     "between",
     "change_inside",
     "describe_denoiser",

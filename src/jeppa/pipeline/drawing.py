@@ -14,7 +14,7 @@ from jeppa.data.decode import Pixels
 from jeppa.data.images import Levels, sigma_levels, to_pixels
 from jeppa.diffusion import SamplerStep
 from jeppa.errors import ConfigError
-from jeppa.pipeline.model import Model, Sample, Uncertainty, at_once, preview
+from jeppa.pipeline.model import Model, Sample, Uncertainty, batch_size_for, preview
 
 Axis = Literal["steps", "eta", "temperature", "guidance"]
 """What a grid varies beside the seed."""
@@ -94,7 +94,7 @@ def _typed(axis: Axis, value: float) -> Any:
 def _draw_live(
     model: Model, seeds: Sequence[int], settings: SamplerSettings, budget: "_Budget", stop: Callable[[], bool]
 ) -> Iterator[Moment]:
-    count = at_once(model.side(settings.resolution))
+    count = batch_size_for(model.side(settings.resolution))
     total = settings.steps * -(-len(seeds) // count)
     taken, finished = 0, list[Sample]()
     for start in range(0, len(seeds), count):

@@ -11,7 +11,7 @@ from torch import nn
 
 from jeppa.checkpoint import Checkpoint, is_checkpoint, newest_checkpoint, open_checkpoint
 from jeppa.config import DiffusionRun, Precision, Settings, TextureRun, VAERun, load_run, parse
-from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, make_scheduler, read_description
+from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, read_description
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.pipeline.model import Model
 from jeppa.runtime import denoiser_runtime, prepare, vae_runtime
@@ -32,7 +32,7 @@ def load_model(path: Path | str, precision: Precision = "exact", device: torch.d
 
     Args:
         path: the folder, or the name of a shipped model where there is no such folder.
-        precision: exact computes in float32; auto in what was measured to be fastest here, which `Model.notes` tells.
+        precision: exact computes in float32; auto in the number format that is fastest here, see `Model.notes`.
         device: where the nets work; pictures and latents stay on the CPU.
 
     Raises:
@@ -40,7 +40,7 @@ def load_model(path: Path | str, precision: Precision = "exact", device: torch.d
     """
     if precision == "exact":
         torch.backends.cudnn.allow_tf32 = False  # as it comes, convolutions on a GPU keep ten bits of a float32
-    model = _opened(path)
+    model = _open(path)
     runtime = vae_runtime(model.codec.vae.to(device), precision)
     prepare(model.codec.vae, runtime)
     notes = [f"VAE: {runtime}"]
@@ -52,7 +52,13 @@ def load_model(path: Path | str, precision: Precision = "exact", device: torch.d
 
 
 def about_denoiser(config: DiffusionRun, latent_channels: int, labels: tuple[str, ...] = ()) -> DenoiserAbout:
-    """What `config` says of a denoiser of latents with that many channels."""
+    """The description of the denoiser that a run with the settings `config` trains.
+
+    Args:
+        config: settings of the run.
+        latent_channels: channels of the VAE's latents.
+        labels: class names in order, as the data gives them.
+    """
     return DenoiserAbout(
         config=config.model,
         prediction=config.prediction,
@@ -64,87 +70,87 @@ def about_denoiser(config: DiffusionRun, latent_channels: int, labels: tuple[str
 
 
 def describe_denoiser(path: Path | str) -> DenoiserAbout:
-    """What a run folder, an exported folder or a shipped model says of its denoiser.
+    """The description of the denoiser in a run folder, an exported folder or a shipped model.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: there is no denoiser.
     """
-    found = find_shipped(path)
-    folder = Path(path) if found is None else found.denoiser
+    shipped = find_shipped(path)
+    folder = Path(path) if shipped is None else shipped.denoiser
     if folder is None or not (folder / DESCRIPTION).is_file():
         raise ConfigError(f"{path}: a VAE without a denoiser, or no model at all; give the run folder of a denoiser")
     return read_description(folder)
 
 
-def _opened(path: Path | str) -> Model:
-    found = find_shipped(path)
-    if found is not None:
-        return _exported(Path(path), found.vae, found.denoiser)
+def _open(path: Path | str) -> Model:
+    shipped = find_shipped(path)
+    if shipped is not None:
+        return _open_exported(Path(path), shipped.vae, shipped.denoiser)
     path = Path(path)
     run = path.absolute().parents[1] if is_checkpoint(path.absolute()) else path
     if (run / "config.yaml").is_file():
         config = load_run(run / "config.yaml")
-        checkpoint = _newest(run) if run == path else open_checkpoint(path)
+        checkpoint = _find_newest(run) if run == path else open_checkpoint(path)
         if isinstance(config, VAERun):
-            return _vae_run(run, config, checkpoint)
+            return _open_vae_run(run, config, checkpoint)
         if isinstance(config, TextureRun):
-            return _texture_run(run, config, checkpoint)
-        return _diffusion_run(run, config, checkpoint)
+            return _open_texture_run(run, config, checkpoint)
+        return _open_diffusion_run(run, config, checkpoint)
     if path.is_file():
         raise CheckpointError(f"{path}: {NOT_A_FOLDER}")
     if (path / "model.json").is_file():
-        return _exported(path, path, path if (path / DESCRIPTION).is_file() else None)
+        return _open_exported(path, path, path if (path / DESCRIPTION).is_file() else None)
     kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
-    shipped = ", ".join(model.name for model in SHIPPED)
-    raise CheckpointError(f"{path}: {kind}; give a run folder, an exported one, or one of {shipped}")
+    names = ", ".join(model.name for model in SHIPPED)
+    raise CheckpointError(f"{path}: {kind}; give a run folder, an exported one, or one of {names}")
 
 
-def _exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Model:
+def _open_exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Model:
     vae, stats = load_folder(vae_folder)
-    codec = _codec(vae, stats, path)
+    codec = _make_codec(vae, stats, path)
     if denoiser_folder is None:
-        return Model(path, codec, None, make_scheduler(), (), RESOLUTION)
+        return Model(path, codec, None, (), RESOLUTION)
     denoiser, about = load_denoiser(denoiser_folder, FACTOR)
     if about.latent_channels != vae.config.latent_channels:
         raise CheckpointError(
             f"{path}: its denoiser is for latents of {about.latent_channels} channels, but the VAE has "
             f"{vae.config.latent_channels}; export it again"
         )
-    return Model(path, codec, denoiser, make_scheduler(kind=about.prediction), about.labels, about.resolution)
+    return Model(path, codec, denoiser, about.labels, about.resolution)
 
 
-def _vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
+def _open_vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
     model, published = _load_averaged(checkpoint, partial(HeteroscedasticVAE, config.model, config.likelihood))
-    codec = _codec(model, published.get("latent"), path)
-    return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
+    codec = _make_codec(model, published.get("latent"), path)
+    return Model(path, codec, None, (), config.data.resolution)
 
 
-def _texture_run(path: Path, config: TextureRun, checkpoint: Checkpoint) -> Model:
+def _open_texture_run(path: Path, config: TextureRun, checkpoint: Checkpoint) -> Model:
     exported, _ = load_folder(path)
     make = partial(HeteroscedasticVAE, exported.config, exported.likelihood, config.model)
     model, published = _load_averaged(checkpoint, make)
-    codec = _codec(model, published.get("latent"), path)
-    return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
+    codec = _make_codec(model, published.get("latent"), path)
+    return Model(path, codec, None, (), config.data.resolution)
 
 
-def _diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint) -> Model:
+def _open_diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint) -> Model:
     vae, stats = load_folder(path)
-    codec = _codec(vae, stats, path)
+    codec = _make_codec(vae, stats, path)
     about = about_denoiser(config, vae.config.latent_channels)
     make = partial(make_denoiser, about, about.resolution // FACTOR)
     denoiser, published = _load_averaged(checkpoint, make)
     denoiser.eval().requires_grad_(False)
     labels = parse(_Labels, published, str(path)).labels
-    return Model(path, codec, denoiser, make_scheduler(kind=config.prediction), labels, config.data.resolution)
+    return Model(path, codec, denoiser, labels, config.data.resolution)
 
 
 class _Labels(Settings):
-    """What a diffusion run publishes with a checkpoint."""
+    """The entries that a diffusion run publishes with a checkpoint."""
 
     labels: tuple[str, ...]
 
 
-def _codec(vae: HeteroscedasticVAE, stats: Any, path: Path) -> LatentCodec:
+def _make_codec(vae: HeteroscedasticVAE, stats: Any, path: Path) -> LatentCodec:
     parsed = parse(LatentStats, stats, f"{path}, latent statistics")
     if len(parsed.shift) != vae.config.latent_channels:
         raise CheckpointError(
@@ -154,7 +160,7 @@ def _codec(vae: HeteroscedasticVAE, stats: Any, path: Path) -> LatentCodec:
     return LatentCodec(vae, parsed)
 
 
-def _newest(run: Path) -> Checkpoint:
+def _find_newest(run: Path) -> Checkpoint:
     checkpoint, passed_over = newest_checkpoint(run)
     if checkpoint is None:
         problem = passed_over[0] if passed_over else f"{run}: no checkpoint in it yet"
@@ -163,7 +169,11 @@ def _newest(run: Path) -> Checkpoint:
 
 
 def _load_averaged(checkpoint: Checkpoint, make: Callable[[], Net]) -> tuple[Net, dict[str, Any]]:
-    """What `make` makes, with the averaged weights of a checkpoint, and what was published with it."""
+    """Build a net with `make` and give it the averaged weights of a checkpoint.
+
+    Returns:
+        The net, and what the training run published with the checkpoint.
+    """
     with torch.device("meta"):  # names and shapes without memory: a stranger's config.yaml may describe anything
         outline = make().state_dict()
     tensors = checkpoint.tensors("ema", outline, prefix="model.")

@@ -17,11 +17,9 @@ from PIL import Image
 from jeppa.data.colour import colour_differences
 from jeppa.data.decode import Pixels
 from jeppa.data.images import LEVELS_PER_UNIT, Levels, to_pixels, to_x
-from jeppa.diffusion import generators_for
 from jeppa.distributions import DiagonalGaussian
 from jeppa.errors import ConfigError
 from jeppa.pipeline.model import Model
-from jeppa.vae.model import pad_to_multiple
 
 MAX_TRIPS = 100
 MISSED = (0, 229, 255, 255)
@@ -152,7 +150,6 @@ def has_texture(model: Model) -> bool:
     return model.codec.vae.texture_head is not None
 
 
-@torch.no_grad()
 def with_texture(model: Model, pixels: Pixels, k: float, seed: int) -> Pixels:
     """The reconstruction with texture within k sigma, uint8 `[H,W,3]`.
 
@@ -165,11 +162,7 @@ def with_texture(model: Model, pixels: Pixels, k: float, seed: int) -> Pixels:
     Raises:
         ConfigError: no texture head, or a negative k.
     """
-    if not 0.0 <= k < math.inf:
-        raise ConfigError(f"texture is {k}, but must be 0 or more")
-    z = model.codec.vae.encode(pad_to_multiple(to_x(pixels)[None])).mean
-    picture = model.codec.vae.decode_texture(z, k, generators_for([seed])).mean[0]
-    return to_pixels(picture[:, : pixels.shape[0], : pixels.shape[1]])
+    return to_pixels(model.reconstruct_with_texture(to_x(pixels)[None], k, seed)[0])
 
 
 @dataclass(frozen=True)

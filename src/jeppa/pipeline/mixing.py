@@ -1,9 +1,10 @@
-"""Pictures between two pictures: a fade or a fusion of their latents, or a morph by way of noise.
+"""Pictures between two pictures: a fade or a fusion of their latents, or a morph through noise.
 
-- `fade`: the straight line between the posterior means. In the middle it looks like a double exposure.
-- `fuse`: the product of the posteriors with powers 1 - share and share. Of each element the surer one decides more.
-- `morph`: DDIM inversion of both means, the great circle between the two noises, and DDIM back. Every point of it is a
-  sample of the denoiser.
+- `fade`: the straight line between the posterior means. Its middle looks like a double exposure.
+- `fuse`: the product of the posteriors with powers 1 - share and share. In each element of the latent, the posterior
+  with the smaller variance counts more.
+- `morph`: DDIM inversion turns both means into noise, and DDIM turns points of the great circle between the two noises
+  back into latents. So every picture of a morph is a sample of the denoiser.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch import Tensor
 from jeppa.config import DDIMSettings
 from jeppa.distributions import DiagonalGaussian, Predictive
 from jeppa.errors import ConfigError
-from jeppa.pipeline.model import Model, at_once
+from jeppa.pipeline.model import Model, batch_size_for
 from jeppa.vae import FACTOR
 
 Method = Literal["fade", "fuse", "morph"]
@@ -31,7 +32,7 @@ def between(
         model: with a denoiser for `morph`.
         a: first picture, `[3,H,W]`, H and W multiples of 8.
         b: second picture, of the same size.
-        shares: 0 is the reconstruction of `a`, 1 that of `b` (for `morph`, as near as the inversion comes).
+        shares: 0 is the reconstruction of `a`, 1 that of `b`; a `morph` reaches them as nearly as the inversion allows.
         method: `fade`, `fuse` or `morph`.
         settings: steps and label of the morph.
 
@@ -44,7 +45,7 @@ def between(
         raise ConfigError(f"share is {outside[0]}, but must lie in 0 (the first picture) to 1 (the second)")
     if method not in get_args(Method):
         raise ConfigError(f"method is {method!r}, but must be one of {', '.join(get_args(Method))}")
-    first, second = _ends(model.codec.encode(torch.stack([a, b])))
+    first, second = _split_pair(model.codec.encode(torch.stack([a, b])))
     if method == "morph":
         latents = _morph(model, first.mean, second.mean, shares, settings)
     elif method == "fuse":
@@ -86,9 +87,9 @@ def fuse(a: DiagonalGaussian, b: DiagonalGaussian, share: float) -> DiagonalGaus
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     """The point at `share` of the way from `a` to `b` on the great circle through them, all elements as one vector.
 
-    Ends are exact. Of two vectors of one norm every point has that norm, as noise needs it: the straight line between
-    two noises passes through one of half their variance. Where no single great circle exists (equal or opposite
-    directions), the straight line is taken.
+    The ends are exact. If both vectors have the same norm, so has every point between them. Noise needs that: the
+    middle of the straight line between two noises has only half their variance. For equal or opposite directions, which
+    have no single great circle, the straight line is taken.
 
     Args:
         a: any shape, not zero.
@@ -106,14 +107,14 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     return (weights[0] * x + weights[1] * y).to(a.dtype)
 
 
-def _ends(both: DiagonalGaussian) -> tuple[DiagonalGaussian, DiagonalGaussian]:
+def _split_pair(both: DiagonalGaussian) -> tuple[DiagonalGaussian, DiagonalGaussian]:
     first, second = (DiagonalGaussian(both.mean[i : i + 1], both.logvar[i : i + 1]) for i in range(2))
     return first, second
 
 
 def _morph(model: Model, a: Tensor, b: Tensor, shares: Sequence[float], settings: DDIMSettings) -> Iterator[Tensor]:
     first, second = model.invert(torch.cat([a, b]), settings)
-    count = at_once(FACTOR * max(a.shape[2:]))
+    count = batch_size_for(FACTOR * max(a.shape[2:]))
     for start in range(0, len(shares), count):
         noise = torch.stack([slerp(first, second, share) for share in shares[start : start + count]])
         *_, last = model.sample_from(noise, settings)

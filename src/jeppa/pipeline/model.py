@@ -1,26 +1,29 @@
-"""A working model: a VAE with its latent statistics and, from a diffusion run, the denoiser.
+"""A model that makes pictures: a VAE with its latent statistics and, from a diffusion run, the denoiser.
 
-How many pictures are made at once: a VAE works in tiles, so its memory stays flat. A denoiser does not: its attention
-sees the whole picture, and what it keeps grows with the pixels of all pictures of a batch.
+Memory. The VAE works in tiles, so its memory does not grow with the picture. The denoiser does not: its attention sees
+the whole picture, so its memory grows with the pixels of all pictures in a batch, and larger pictures are made in
+smaller batches (`batch_size_for`).
 
-How unsure the denoiser was of a sample is one number for each, for ranking and rejection. Of five candidates the mean
-variance found bad samples best, ahead of means of its logarithm over all steps or the first, middle or last third of
-them (`results/sampler.md`).
+Uncertainty. Each sample gets one number that says how unsure the denoiser was of it, for ranking and rejection. Of five
+scores that were compared, the mean variance found bad samples best; the others were means of its logarithm, over all
+steps and over the first, middle and last third of them (`results/sampler.md`).
 
-A preview shows a sampling step: the decoded estimate, and how far off every pixel of it may be. That is the law of
-total variance, over what the denoiser does not know about x0 and what the decoder does not know about x:
+Previews. A preview shows one sampling step: the decoded estimate, and the standard deviation of each of its pixels. By
+the law of total variance that deviation combines what the denoiser does not know about x0 with what the decoder does
+not know about x:
 
     Var[x] = E[Var[x|x0]] + Var[E[x|x0]],    x0 ~ N(estimate, Var[x0|zt]).
 
-The first part is the decoder's variance at the estimate. The second is measured with K antithetic pairs, half the
-difference of D(estimate + s) and D(estimate - s) squared, with s the deviation times a random sign for each element.
-That is exact in the mean for a decoder that is linear over this distance. Signs need far fewer pairs than normal
-draws, because what an element adds by itself is the same in each pair and only cross terms must average out; the mean
-over cells of 8x8 pixels evens out most of these.
+The first term is the decoder's variance at the estimate. The second is estimated from K antithetic pairs: half the
+difference of D(estimate + s) and D(estimate - s), squared, where s is the deviation with a random sign for each
+element. For a decoder that is linear over this distance the estimator is unbiased. Random signs need far fewer pairs
+than normal draws: the contribution of an element by itself is the same in each pair, so only the cross terms must
+average out, and the mean over cells of 8x8 pixels evens out most of those.
 
 Source of the estimator: Hutchinson, Communications in Statistics 19(2), 1990.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,36 +42,49 @@ from jeppa.diffusion import (
     Denoiser,
     Prediction,
     SamplerStep,
+    alpha_bars,
     generators_for,
-    guided,
     initial_noise,
     invert_ddim,
+    make_denoise,
+    make_scheduler,
     sample_ddim,
 )
+from jeppa.diffusion.ddim import SEED_LIMIT, check_seeds
+from jeppa.diffusion.schedule import check_steps
 from jeppa.distributions import DiagonalGaussian
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.machine import lacks_memory
-from jeppa.vae import FACTOR, Rows
+from jeppa.vae import FACTOR, Rows, pad_to_multiple
 from jeppa.vae.codec import LatentCodec
 
 BATCH = 16
 PIXELS = BATCH * 512**2
-"""Of a batch: decoded, with their log-variance, pictures of so many pixels take 96 MiB."""
+"""Most pixels in a batch: decoded, with their log-variance, they take 96 MiB."""
+PAIRS = 4
+"""Antithetic pairs of a preview."""
+SIGN_SEED = 0
+"""Seed of the signs of a preview."""
+TEXTURE_SEED = 2**31
+"""Added to a picture's seed for its texture: noise of its own, the same whatever the sampler drew before."""
+
+Sampler = Callable[[Sequence[int]], Iterator[SamplerStep]]
+"""Starts one sample for each seed; iterating over the result runs the steps."""
 
 
-def at_once(side: int) -> int:
-    """How many pictures of this many pixels a side are made at once: 16 up to 512, one from 2048 on."""
+def batch_size_for(side: int) -> int:
+    """How many pictures of `side` pixels a side are made at once: 16 up to 512 pixels, one from 2048 pixels on."""
     return max(1, min(BATCH, PIXELS // side**2))
 
 
-def told_plainly(denoise: Denoise) -> Denoise:
-    """`denoise`, with a lack of memory told in one line.
+def explain_lack_of_memory(denoise: Denoise) -> Denoise:
+    """Wrap `denoise` so that a lack of memory becomes an error of one line.
 
     Raises:
-        ConfigError: in the call, the pictures do not fit in memory.
+        ConfigError: when it is called, if the pictures do not fit in memory.
     """
 
-    def told(zt: Tensor, t: Tensor) -> Prediction:
+    def explained(zt: Tensor, t: Tensor) -> Prediction:
         try:
             return denoise(zt, t)
         except (MemoryError, RuntimeError) as error:
@@ -80,31 +96,36 @@ def told_plainly(denoise: Denoise) -> Denoise:
             "sees them whole, not in tiles; take a smaller --resolution, or free some memory"
         )
 
-    return told
+    return explained
+
+
+def texture_generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """One generator for the texture of each picture, from the picture's seed."""
+    return generators_for([(seed + TEXTURE_SEED) % SEED_LIMIT for seed in seeds])
 
 
 def step_uncertainty(x0_variance: Tensor) -> Tensor:
-    """What one step adds to the score, `[B]`: the mean of Var[x0|zt], `[B,C,h,w]`, over its elements."""
+    """The contribution of one step to the score, `[B]`: the mean of Var[x0|zt], `[B,C,h,w]`, over its elements."""
     return x0_variance.double().flatten(1).mean(1)
 
 
 class Uncertainty:
-    """The running score of a batch, fed step by step: the mean over the steps of `step_uncertainty`."""
+    """The running score of a batch: the mean of `step_uncertainty` over the steps added so far."""
 
     def __init__(self) -> None:
         self._total: Tensor | None = None
         self._steps = 0
 
     def add(self, step: SamplerStep) -> None:
-        """Count one step in.
+        """Add one step.
 
         Raises:
             CheckpointError: the denoiser predicts no variance.
         """
         if step.x0_variance is None:
             raise CheckpointError("the denoiser predicts no variance, so its samples have no score: train a head")
-        found = step_uncertainty(step.x0_variance)
-        self._total = found if self._total is None else self._total + found
+        uncertainty_of_step = step_uncertainty(step.x0_variance)
+        self._total = uncertainty_of_step if self._total is None else self._total + uncertainty_of_step
         self._steps += 1
 
     def score(self) -> Tensor:
@@ -113,15 +134,11 @@ class Uncertainty:
 
 
 def uncertainty(steps: Iterable[SamplerStep]) -> Tensor:
-    """Score of samples from all steps that made them, float64 `[B]`; higher is less certain."""
+    """Score of a batch from all of its sampling steps, float64 `[B]`; higher is less certain."""
     running = Uncertainty()
     for step in steps:
         running.add(step)
     return running.score()
-
-
-PAIRS = 4
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,7 @@ class Preview:
 
 
 def preview(codec: LatentCodec, step: SamplerStep) -> Preview:
-    """Decode a step's estimate and its uncertainty; 1 + 2 * PAIRS decodings, and no noise of the sampler."""
+    """Decode a step's estimate and its uncertainty: 1 + 2 * PAIRS decodings, none of the sampler's random numbers."""
     decoded = codec.decode(step.x0)
     if step.x0_variance is None:
         return Preview(step, decoded.mean, None)
@@ -151,8 +168,8 @@ def preview(codec: LatentCodec, step: SamplerStep) -> Preview:
 def variance_through(codec: LatentCodec, x0: Tensor, x0_variance: Tensor, pairs: int = PAIRS) -> Tensor:
     """Variance of the decoder's mean when x0 has the given variance, `[B,3,H,W]`, constant in cells of 8x8 pixels.
 
-    The signs are the same for every sample and every step: a map does not depend on its batch, and from step to step it
-    changes only with what is known.
+    The random signs are the same for every sample and every step. So a map does not depend on its batch, and it changes
+    from step to step only because the estimate and its variance do.
 
     Args:
         codec: the frozen VAE.
@@ -160,7 +177,7 @@ def variance_through(codec: LatentCodec, x0: Tensor, x0_variance: Tensor, pairs:
         x0_variance: variance of each element, same shape.
         pairs: antithetic pairs K, at least 1.
     """
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SIGN_SEED)
     deviation = x0_variance.sqrt()
     total = torch.zeros(()).to(x0)
     for _ in range(pairs):
@@ -194,19 +211,26 @@ class Model:
         path: where it came from.
         codec: the frozen VAE.
         denoiser: net and variance head with averaged weights, or None for a VAE run.
-        schedule: its noise schedule.
         labels: class names in order, empty for an unconditional model.
         resolution: side of the training crops in pixels.
-        notes: how its nets run on this machine, a line for each.
+        notes: one line for each net: how it runs on this machine.
     """
 
     path: Path
     codec: LatentCodec
     denoiser: Denoiser | None
-    schedule: DDIMScheduler
     labels: tuple[str, ...]
     resolution: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def schedule(self) -> DDIMScheduler:
+        """The noise schedule that the denoiser was trained with.
+
+        Raises:
+            CheckpointError: the model has no denoiser.
+        """
+        return make_scheduler(kind=self._denoiser().kind)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:
@@ -215,7 +239,10 @@ class Model:
 
     @torch.no_grad()
     def reconstruct_rows(self, pixels: Pixels) -> Iterator[Rows]:
-        """`reconstruct` of one picture, uint8 `[H,W,3]` of any size, in rows as they are finished, in flat memory."""
+        """`reconstruct` one picture, uint8 `[H,W,3]` of any size: yields its rows as they are finished.
+
+        Memory does not grow with the height of the picture.
+        """
         height, width, _ = pixels.shape
 
         def read(top: int, bottom: int, left: int, right: int) -> Tensor:
@@ -228,36 +255,47 @@ class Model:
         """Reconstructions `[B,3,H,W]` with drawn residuals; picture i has seed `seed` + i, see the VAE's `draw`."""
         return self.codec.vae.draw(x, temperature, generators_for(range(seed, seed + len(x))))
 
+    @torch.no_grad()
+    def reconstruct_with_texture(self, x: Tensor, k: float, seed: int) -> Tensor:
+        """Reconstructions `[B,3,H,W]` with texture in place of the mean, see the VAE's `decode_texture`.
+
+        Args:
+            x: pictures `[B,3,H,W]` in [-1,1].
+            k: no pixel leaves the mean by more than this many sigma; 0 gives the mean.
+            seed: of the first picture's texture; picture i has `seed` + i.
+
+        Raises:
+            ConfigError: as for `check_texture`.
+        """
+        self.check_texture(k)
+        z = self.codec.vae.encode(pad_to_multiple(x)).mean
+        generators = texture_generators(range(seed, seed + len(x)))
+        return self.codec.vae.decode_texture(z, k, generators).mean[..., : x.shape[2], : x.shape[3]]
+
     def sample(
         self, seeds: Sequence[int], settings: SamplerSettings, mask: Tensor | None = None
     ) -> Iterator[SamplerStep]:
         """DDIM in latent space, one sample for each seed; the last step's `zt` is the standardised latent.
 
-        Everything is checked at the call, before the first step.
+        All arguments are checked when this is called, before the first step.
 
         Args:
             seeds: one for each sample.
             settings: how to sample.
-            mask: `[H,W]` in [0,1], the size of the pictures made: the temperature's factor at each place, for the
-                learned variance; None for 1 everywhere.
+            mask: factor of the learned variance's temperature at each pixel, `[H,W]` in [0,1], of the size of the
+                pictures; None for 1 everywhere.
 
         Raises:
             CheckpointError: the model has no denoiser.
             ConfigError: settings out of range, an unknown label, a learned variance without a variance head, or a mask
                 of another size or without a learned variance.
         """
-        denoise = self._denoise(settings.label, len(seeds), settings.guidance)
-        temperature = self._temperature(settings, mask)
-        ddim = DDIM(settings.steps, settings.eta, temperature=temperature, last=settings.last_draw)
-        side = self.side(settings.resolution) // FACTOR
-        generators = generators_for(seeds)
-        noise = initial_noise((self.codec.vae.config.latent_channels, side, side), generators)
-        return sample_ddim(denoise, noise, self.schedule, ddim, generators)
+        return self._make_sampler(settings, mask)(seeds)
 
     def previews(
         self, seeds: Sequence[int], settings: SamplerSettings, mask: Tensor | None = None
     ) -> Iterator[Preview]:
-        """`sample` with every step's estimate and its sigma map in pixels; the samples are the same."""
+        """The steps of `sample`, each with its estimate and sigma map in pixels; the samples are the same."""
         return (preview(self.codec, step) for step in self.sample(seeds, settings, mask))
 
     def generate(
@@ -266,35 +304,39 @@ class Model:
         settings: SamplerSettings,
         mask: Tensor | None = None,
         watch: Callable[[SamplerStep], None] | None = None,
+        texture: float = 0.0,
     ) -> Iterator[Sample]:
-        """Pictures in order of `seeds`, made in batches so that memory stays flat for any number.
+        """Pictures in order of `seeds`, made in batches so that memory does not grow with their number.
 
         Args:
             seeds: ascending, such as a range; at least one.
-            settings: as for `sample`, checked at the call.
+            settings: as for `sample`; checked when this is called, like all other arguments.
             mask: as for `sample`.
             watch: called with every step of every batch.
+            texture: no pixel leaves the mean by more than this many sigma; 0 gives the mean.
 
         Raises:
             CheckpointError: as for `sample`.
-            ConfigError: as for `sample`.
+            ConfigError: as for `sample` and `check_texture`.
         """
-        self.sample([seeds[0], seeds[-1]], settings, mask)  # for its checks alone: no step is asked for
-        return self._generate(seeds, settings, mask, watch)
+        check_seeds((seeds[0], seeds[-1]))
+        self.check_texture(texture)
+        sampler = self._make_sampler(settings, mask)
+        return self._generate(seeds, sampler, batch_size_for(self.side(settings.resolution)), watch, texture)
 
     def sample_from(self, noise: Tensor, settings: DDIMSettings) -> Iterator[SamplerStep]:
         """Plain DDIM from given noise, `[B,C,h,w]`; errors as for `sample`."""
-        return sample_ddim(self._denoise(settings.label, len(noise)), noise, self.schedule, DDIM(settings.steps))
+        return sample_ddim(self._make_denoise(settings.label), noise, self.schedule, DDIM(settings.steps))
 
     def invert(self, z0: Tensor, settings: DDIMSettings) -> Tensor:
         """The noise that `sample_from` takes to the standardised latents `z0`, `[B,C,h,w]`; errors as for `sample`."""
-        return invert_ddim(self._denoise(settings.label, len(z0)), z0, self.schedule, settings.steps)
+        return invert_ddim(self._make_denoise(settings.label), z0, self.schedule, settings.steps)
 
     def side(self, wanted: int | None = None) -> int:
-        """Side of the pictures made, in pixels: the one that is wanted, or the training resolution.
+        """Side of the pictures to make, in pixels: `wanted`, or the training resolution if that is None.
 
         Raises:
-            ConfigError: it is no multiple of 8, or out of range.
+            ConfigError: the side is no multiple of 8, or out of range.
         """
         side = self.resolution if wanted is None else wanted
         if side % FACTOR or not FACTOR <= side <= MAX_SIDE:
@@ -304,9 +346,12 @@ class Model:
     def check_variance(self, wanted_for: str) -> None:
         """Refuse a model whose denoiser has no variance head.
 
+        Args:
+            wanted_for: the flag that needs the head, for the message.
+
         Raises:
             CheckpointError: there is no denoiser.
-            ConfigError: it has no head; names what it is wanted for, and the remedy.
+            ConfigError: the denoiser has no variance head.
         """
         if self._denoiser().head is None:
             raise ConfigError(
@@ -314,43 +359,79 @@ class Model:
                 f"diffusion --denoiser {self.path} --data DIR --out RUN, or leave {wanted_for} out"
             )
 
+    def check_texture(self, k: float) -> None:
+        """Refuse a texture that this model cannot make. None (k = 0) is always possible.
+
+        Raises:
+            ConfigError: k is negative, infinite or not a number; or it is above 0 and the VAE has no texture head.
+        """
+        if not 0.0 <= k < math.inf:
+            raise ConfigError(f"texture is {k}, but must be a number from 0 up: 0 is the mean, 1 one sigma")
+        if k > 0.0 and self.codec.vae.texture_head is None:
+            raise ConfigError(
+                f"{self.path}: its VAE has no texture head, which --texture needs: add one with jeppa train texture "
+                f"--vae {self.path} --data DIR --out RUN, or leave --texture out"
+            )
+
     def _generate(
         self,
         seeds: Sequence[int],
-        settings: SamplerSettings,
-        mask: Tensor | None,
+        sampler: Sampler,
+        batch_size: int,
         watch: Callable[[SamplerStep], None] | None,
+        texture: float,
     ) -> Iterator[Sample]:
-        count = at_once(self.side(settings.resolution))
-        for start in range(0, len(seeds), count):
-            batch = seeds[start : start + count]
+        for start in range(0, len(seeds), batch_size):
+            batch = seeds[start : start + batch_size]
             running = Uncertainty()
-            for step in self.sample(batch, settings, mask):
+            for step in sampler(batch):
                 if step.x0_variance is not None:
                     running.add(step)
                 if watch is not None:
                     watch(step)
             scores = running.score().tolist() or [None] * len(batch)
-            pictures = self.codec.decode(step.zt).mean
+            pictures = self._decode(step.zt, texture, batch)
             for seed, x, score in zip(batch, pictures, scores, strict=True):
                 yield Sample(seed, x, score)
+
+    @torch.no_grad()
+    def _decode(self, z0: Tensor, texture: float, seeds: Sequence[int]) -> Tensor:
+        if texture == 0.0:
+            return self.codec.decode(z0).mean
+        return self.codec.vae.decode_texture(self.codec.raw(z0), texture, texture_generators(seeds)).mean
+
+    def _make_sampler(self, settings: SamplerSettings, mask: Tensor | None) -> Sampler:
+        """A sampler for any number of seeds; all settings are checked here, so that no batch fails after another."""
+        denoise = self._make_denoise(settings.label, settings.guidance)
+        temperature = self._temperature(settings, mask)
+        ddim = DDIM(settings.steps, settings.eta, temperature=temperature, last=settings.last_draw)
+        side = self.side(settings.resolution) // FACTOR
+        schedule = self.schedule
+        check_steps(len(alpha_bars(schedule)), settings.steps)
+
+        def start(seeds: Sequence[int]) -> Iterator[SamplerStep]:
+            generators = generators_for(seeds)
+            noise = initial_noise((self.codec.vae.config.latent_channels, side, side), generators)
+            return sample_ddim(denoise, noise, schedule, ddim, generators)
+
+        return start
 
     def _denoiser(self) -> Denoiser:
         if self.denoiser is None:
             raise CheckpointError(f"{self.path}: a VAE without a denoiser; train one with jeppa train diffusion")
         return self.denoiser
 
-    def _denoise(self, label: str | None, count: int, guidance: float = 1.0) -> Denoise:
+    def _make_denoise(self, label: str | None, guidance: float = 1.0) -> Denoise:
         denoiser = self._denoiser()
         if label is None:
-            return told_plainly(guided(denoiser, None, guidance))
+            return explain_lack_of_memory(make_denoise(denoiser, None, guidance))
         if label not in self.labels:
             known = f"choose one of {', '.join(self.labels)}" if self.labels else "leave --label out"
             raise ConfigError(f"label is {label!r}, which {self.path} does not know: {known}")
-        return told_plainly(guided(denoiser, torch.full((count,), self.labels.index(label)), guidance))
+        return explain_lack_of_memory(make_denoise(denoiser, torch.tensor([self.labels.index(label)]), guidance))
 
     def _temperature(self, settings: SamplerSettings, mask: Tensor | None) -> float | Tensor:
-        """Of the sampler: 0 without a learned variance; with a mask, one for each place, `[1,1,h,w]`."""
+        """The sampler's temperature: 0 without a learned variance, and with a mask one for each place, `[1,1,h,w]`."""
         if settings.variance == "none":
             if mask is not None:
                 raise ConfigError("a mask is for the learned variance: add --variance learned, or leave the mask out")

@@ -8,8 +8,8 @@ import gradio as gr
 
 from jeppa.config import DDIMSettings, parse
 from jeppa.data.decode import Pixels
-from jeppa.data.images import fit, to_pixels, to_x
-from jeppa.outputs import animation_bytes, made_by
+from jeppa.data.images import fit_square, to_pixels, to_x
+from jeppa.outputs import animation_bytes, encode_settings
 from jeppa.pipeline import Method, between, even_shares
 from jeppa.studio.parts import (
     PHOTOS,
@@ -68,7 +68,7 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
         resolution = found.resolution if way == "morph" else chosen
         settings = parse(DDIMSettings, {**values, "resolution": resolution}, t("page.settings"))
         size = found.side(resolution)
-        first_x, second_x = (to_x(fit(page.picture(one), size)) for one in (a, b))
+        first_x, second_x = (to_x(fit_square(page.picture(one), size)) for one in (a, b))
         about = {**settings.model_dump(mode="json"), "method": way, "model": name}
         yield {status: told(t("blend.started")), loop: ""}
         pictures: list[Pixels] = []
@@ -78,14 +78,16 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
             pixels = to_pixels(point.mean[0])
             pictures.append(pixels)
             name_of = f"frame-{len(items):03d}.png"
-            token = page.keep(pixels, name_of, dict(made_by(**about, share=share)))
+            token = page.keep(pixels, name_of, dict(encode_settings(**about, share=share)))
             items.append(
                 {"token": token, "label": f"{100 * share:.0f} %", "alt": t("blend.alt", share=f"{100 * share:.0f}")}
             )
             yield {strip: {"items": list(items)}, status: told(t("blend.step", done=len(items), total=number))}
         round_trip = pictures + pictures[-2:0:-1]
         gif = page.shelf.put(Kept(animation_bytes(round_trip, "GIF"), "image/gif", "blend.gif"))
-        lossless = page.shelf.put(Kept(animation_bytes(round_trip, "PNG", made_by(**about)), "image/png", "blend.png"))
+        lossless = page.shelf.put(
+            Kept(animation_bytes(round_trip, "PNG", encode_settings(**about)), "image/png", "blend.png")
+        )
         yield {loop: _loop(page, lossless, gif), strip: {"items": items}, status: told(t("blend.done", number=number))}
 
     go.click(telling(page, status, blend), [first, second, model, method, frames, side, steps], [loop, strip, status],

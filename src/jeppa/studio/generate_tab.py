@@ -11,7 +11,7 @@ import gradio as gr
 from jeppa.config import SamplerSettings, parse
 from jeppa.data.images import Levels, colour_map, to_pixels
 from jeppa.errors import ConfigError
-from jeppa.outputs import DIGITS, PREVIEW_SCALE, LeastUncertain, candidates, made_by
+from jeppa.outputs import DIGITS, PREVIEW_SCALE, LeastUncertain, count_candidates, encode_settings
 from jeppa.pipeline import Moment, Sample, draw_grid, draw_live
 from jeppa.studio.models import draws
 from jeppa.studio.parts import (
@@ -77,7 +77,7 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
                 dropped = part("drop", None, elem_id="generate-restore", label_text=t("generate.restore_drop"))
                 found = gr.HTML("", apply_default_css=False)
                 apply = gr.Button(t("generate.apply"))
-    actions = _Actions(page, live, gallery, status)
+    actions = _GenerateActions(page, live, gallery, status)
     controls = [model, label, seed, steps, eta, guidance, variance, temperature, number, keep]
     hidden: dict[str, Any] = {"show_progress": "hidden"}
     outputs = [live, gallery, status]
@@ -107,7 +107,7 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
                 [*controls, status], api_name=False, **hidden)  # fmt: skip
 
 
-class _Actions:
+class _GenerateActions:
     """One library call each."""
 
     def __init__(self, page: Page, live: gr.HTML, gallery: gr.HTML, status: gr.HTML) -> None:
@@ -130,7 +130,7 @@ class _Actions:
         model = page.models.open(name)
         if keep < 1.0:
             model.check_variance("keep")
-        seeds = range(seed, seed + candidates(number, keep))
+        seeds = range(seed, seed + count_candidates(number, keep))
         yield {self._status: told(t("generate.started")), self._live: None}
         event = threading.Event()
         session = str(request.session_hash)
@@ -143,7 +143,7 @@ class _Actions:
         finally:
             page.stops.pop(session, None)
         assert moment is not None
-        about = {**settings.model_dump(mode="json"), "mask": None, "keep": keep, "model": name}
+        about = self._about(settings, name, keep)
         items = self._items(moment.samples, about, number if keep < 1.0 else len(moment.samples))
         done = t("generate.stopped", step=moment.step, total=moment.total) if moment.stopped else t(
             "generate.done", number=len(moment.samples)
@@ -158,7 +158,14 @@ class _Actions:
         items: list[dict[str, Any]] = []
         yield {self._status: told(t("generate.started")), self._live: None}
         for value, samples in draw_grid(page.models.open(name), range(seed, seed + number), axis, wanted, settings):
-            about = {**settings.model_dump(mode="json"), axis: value, "mask": None, "keep": 1.0, "model": name}
+            about = {
+                **settings.model_dump(mode="json"),
+                axis: value,
+                "mask": None,
+                "keep": 1.0,
+                "texture": 0.0,
+                "model": name,
+            }
             row = self._items(samples, about, len(samples))
             items += [{**one, "label": f"{t(f'generate.{axis}')} {value:g} · {one['label']}"} for one in row]
             yield {self._gallery: {"items": list(items), "columns": number},
@@ -181,6 +188,11 @@ class _Actions:
         first = whole(page, seed, t("generate.seed"), 0, LAST_SEED)
         count = whole(page, number, t("generate.number"), 1, MOST)
         return settings, first, count, real(page, keep, t("generate.keep"), 0.1, 1.0)
+
+    @staticmethod
+    def _about(settings: SamplerSettings, name: str, keep: float) -> dict[str, Any]:
+        """What a PNG of `jeppa generate` says of itself."""
+        return {**settings.model_dump(mode="json"), "mask": None, "keep": keep, "texture": 0.0, "model": name}
 
     def _progress(self, moment: Moment) -> str:
         return self._t("generate.step", step=moment.step, total=moment.total)
@@ -214,7 +226,7 @@ class _Actions:
 
     def _item(self, sample: Sample, about: dict[str, Any], rejected: bool, t: Any) -> dict[str, Any]:
         score = None if sample.uncertainty is None else round(sample.uncertainty, DIGITS)
-        settings = dict(made_by(**about, seed=sample.seed, uncertainty=score))
+        settings = dict(encode_settings(**about, seed=sample.seed, uncertainty=score))
         label = t("generate.card", seed=sample.seed)
         return {
             "token": self._page.keep(to_pixels(sample.x), f"{sample.seed:06d}.png", settings),

@@ -7,7 +7,7 @@ import gradio as gr
 
 from jeppa.data.decode import Pixels
 from jeppa.data.images import SIGMA_SCALE, colour_map, fit_within
-from jeppa.outputs import made_by
+from jeppa.outputs import encode_settings
 from jeppa.pipeline import Look, draw_again, has_texture, look, round_trips, with_texture
 from jeppa.pipeline.looking import coverage_map
 from jeppa.studio.curves import line_chart
@@ -69,7 +69,7 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
                 level = Slider(0.5, 0.99, value=LEVEL, step=0.01, label=t("look.level"), info=t("look.level_info"))
                 beside = Dropdown(page.models.names(), value=None, label=t("look.beside"), info=t("look.beside_info"))
     parts = _Parts(viewer, status, curve, texture)
-    actions = _Actions(page, parts)
+    actions = _LookActions(page, parts)
     outputs = [viewer, status, curve, texture]
     asked = [picture, model, side, level]
     hidden: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model"}
@@ -87,14 +87,14 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
     actions.seed = seed
 
 
-class _Actions:
+class _LookActions:
     """One library call each."""
 
     def __init__(self, page: Page, parts: _Parts) -> None:
         self._page = page
         self._t = page.texts
         self._parts = parts
-        self.seed: Number | None = None
+        self.seed: Any = None
 
     def show(self, chosen: Any, name: str, side: str, level: float) -> Updates:
         pixels, found = self._looked(chosen, name, side)
@@ -118,7 +118,7 @@ class _Actions:
         temperature = real(page, temperature, t("look.temperature"), 0.0, 2.0)
         pixels = self._pixels(chosen, side)
         drawn = draw_again(page.models.open(name), pixels, temperature, at)
-        token = page.keep(drawn, f"draw-{at}.png", dict(made_by(model=name, temperature=temperature, seed=at)))
+        token = page.keep(drawn, f"draw-{at}.png", dict(encode_settings(model=name, temperature=temperature, seed=at)))
         return self._added(value, token, t("look.layer_draw", seed=at), at + 1)
 
     def add_texture(
@@ -128,7 +128,7 @@ class _Actions:
         at = whole(page, seed, t("look.seed"), 0, 2**32 - 1)
         k = real(page, k, t("look.texture"), 0.0, 3.0)
         drawn = with_texture(page.models.open(name), self._pixels(chosen, side), k, at)
-        token = page.keep(drawn, f"texture-{at}.png", dict(made_by(model=name, texture=k, seed=at)))
+        token = page.keep(drawn, f"texture-{at}.png", dict(encode_settings(model=name, texture=k, seed=at)))
         return self._added(value, token, t("look.layer_texture", k=f"{k:g}", seed=at), at + 1)
 
     def trip(self, chosen: Any, name: str, side: str, level: float, value: Any, count: float) -> Any:
@@ -139,7 +139,7 @@ class _Actions:
         for trip in round_trips(page.models.open(name), pixels, wanted):
             made.append(trip)
             token = page.keep(
-                trip.pixels, f"trip-{trip.number}.png", dict(made_by(model=name, round_trips=trip.number))
+                trip.pixels, f"trip-{trip.number}.png", dict(encode_settings(model=name, round_trips=trip.number))
             )
             value = self._layer(value, token, t("look.layer_trip", number=trip.number))
             numbers = [float(one.number) for one in made]
@@ -155,7 +155,7 @@ class _Actions:
         if not other:
             return {}
         mean = look(self._page.models.open(other), self._pixels(chosen, side)).reconstruction
-        token = self._page.keep(mean, "beside.png", dict(made_by(model=other)))
+        token = self._page.keep(mean, "beside.png", dict(encode_settings(model=other)))
         return self._added(value, token, self._t("look.layer_beside", model=other), None)
 
     def _pixels(self, chosen: Any, side: str) -> Pixels:
@@ -168,7 +168,7 @@ class _Actions:
 
     def _viewed(self, pixels: Pixels, found: Look, name: str, level: float) -> dict[str, Any]:
         page, t = self._page, self._t
-        about = dict(made_by(model=name))
+        about = dict(encode_settings(model=name))
         missed, share = coverage_map(found, level)
         recon = page.keep(found.reconstruction, "reconstruction.png", about)
         return {

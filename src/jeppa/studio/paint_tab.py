@@ -6,7 +6,7 @@ import gradio as gr
 
 from jeppa.data.images import SIGMA_SCALE
 from jeppa.errors import DataError
-from jeppa.outputs import made_by
+from jeppa.outputs import encode_settings
 from jeppa.pipeline import change_inside, draw_inside, texture_inside
 from jeppa.pipeline.regions import SOFTEST, read_painted
 from jeppa.studio.parts import (
@@ -69,7 +69,7 @@ def build_paint(page: Page, blocks: gr.Blocks) -> None:
             edit = change_inside(found, pixels, mask, page.picture(another), soft)
         else:
             edit = draw_inside(found, pixels, mask, k, number, soft)
-        about = made_by(model=name, way=how, strength=k, softness=soft, seed=number)
+        about = encode_settings(model=name, way=how, strength=k, softness=soft, seed=number)
         token = page.keep(edit.pixels, "painted.png", dict(about))
         report = t("paint.report", inside=f"{edit.inside:,}", changed=f"{edit.changed:,}", outside=edit.changed_outside,
                    mean=f"{edit.mean_change:.1f}", most=edit.largest_change)  # fmt: skip

@@ -74,52 +74,21 @@ def thumbnail(name: str) -> bytes:
     return png_bytes(fit_within(photo(name), 112))
 
 
-class Slider(gr.Slider):
-    """Gradio's, which leaves it to us to say in the page's language what is wrong with a value."""
+def _unchecked(make: Any) -> Any:
+    """The component, without gradio's own check of values, which answers in English and names no field.
 
-    def preprocess(self, payload: Any) -> Any:
-        """The value as it came; see `whole` and `real`."""
-        return payload
+    What comes is checked by `whole`, `real` and the library.
+    """
 
-    def get_block_name(self) -> str:
-        """The part of gradio's own page that draws it."""
-        return "slider"
+    def made(*values: Any, **options: Any) -> Any:
+        component = make(*values, **options)
+        component.preprocess = lambda payload: payload
+        return component
 
-
-class Number(gr.Number):
-    """See `Slider`."""
-
-    def preprocess(self, payload: Any) -> Any:
-        """The value as it came."""
-        return payload
-
-    def get_block_name(self) -> str:
-        """The part of gradio's own page that draws it."""
-        return "number"
+    return made
 
 
-class Dropdown(gr.Dropdown):
-    """See `Slider`; what can be chosen may have changed since the page was built."""
-
-    def preprocess(self, payload: Any) -> Any:
-        """The value as it came."""
-        return payload
-
-    def get_block_name(self) -> str:
-        """The part of gradio's own page that draws it."""
-        return "dropdown"
-
-
-class Radio(gr.Radio):
-    """See `Slider`."""
-
-    def preprocess(self, payload: Any) -> Any:
-        """The value as it came."""
-        return payload
-
-    def get_block_name(self) -> str:
-        """The part of gradio's own page that draws it."""
-        return "radio"
+Slider, Number, Dropdown, Radio = map(_unchecked, (gr.Slider, gr.Number, gr.Dropdown, gr.Radio))
 
 
 def part(kind: str, value: Any = None, **props: Any) -> gr.HTML:

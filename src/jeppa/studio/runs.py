@@ -124,7 +124,7 @@ def _read(training: Training) -> None:
     training.process.wait()
 
 
-def read_log(run: Path) -> list[dict[str, Any]]:
+def read_run_log(run: Path) -> list[dict[str, Any]]:
     """The lines of `log.jsonl`, in order; a half-written last one is left out.
 
     Raises:

@@ -20,7 +20,7 @@ from jeppa.studio.parts import (
     told,
     whole,
 )
-from jeppa.studio.runs import PRESETS, Trainings, as_typed, newest_sample, read_log, series, train_command
+from jeppa.studio.runs import PRESETS, Trainings, as_typed, newest_sample, read_run_log, series, train_command
 from jeppa.studio.shelf import Kept
 
 SECONDS = 3.0
@@ -79,7 +79,7 @@ def build_train(page: Page, trainings: Trainings) -> None:
     def look_at(run: str) -> Updates:
         folder = str(run).strip()
         training = trainings.get(folder)
-        lines = read_log(Path(folder)) if training is None or Path(folder).is_dir() else []
+        lines = read_run_log(Path(folder)) if training is None or Path(folder).is_dir() else []
         last = lines[-1] if lines else {}
         going = training is not None and training.running
         if going:

@@ -10,6 +10,7 @@ import pytest
 
 from jeppa.cli import run
 from jeppa.lab.compare.work import EVALUATION
+from jeppa.lab.contract import Budget, Comparison
 
 FLAGS = ["--data", "builtin:photos", "--preset", "tiny", "--resolution", "16", "--batch-size", "2", "--images", "2"]
 FLAGS += ["--evaluate-at", "64", "--jobs", "2"]
@@ -30,6 +31,8 @@ def finished(tmp_path_factory):
 
 def test_it_writes_the_page_and_the_contract(finished):
     result = json.loads((finished / "compare.json").read_text())
+    assert set(result) == set(Comparison.model_fields)
+    assert set(result["budget"]) == set(Budget.model_fields)
     assert [arm["arm"] for arm in result["arms"]] == ["shared", "faithful", "nll"]
     assert all(arm["seed_count"] == 1 for arm in result["arms"])
     assert {entry["b"] for entry in result["paired"]} == {"shared", "nll"}

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from jeppa.errors import CheckpointError
-from jeppa.lab.compare.plan import Comparison, Run
-from jeppa.lab.compare.summary import paired, rates, read_evaluation, summarise_arm, t_interval, two_way_interval
+from jeppa.lab.compare.plan import ComparisonSettings, Run
+from jeppa.lab.compare.run import compare_rates, pair_arms, read_evaluation, summarise_arm
+from jeppa.lab.statistics import t_interval, two_way_interval
 
 
 def evaluation(psnr, rate=0.1, ence=0.2):
@@ -43,36 +44,36 @@ def test_differences_are_paired_by_picture_and_seed():
         "shared": [evaluation(pictures), evaluation([v + 1 for v in pictures])],
         "faithful": [evaluation([v + 0.5 for v in pictures]), evaluation([v + 1.5 for v in pictures])],
     }
-    found = [entry for entry in paired(measured, "shared") if entry["key"] == "psnr"]
+    found = [entry for entry in pair_arms(measured, "shared") if entry.key == "psnr"]
     assert len(found) == 1
-    assert found[0]["difference"] == pytest.approx(0.5)
-    assert found[0]["ci95"] == pytest.approx([0.5, 0.5])
-    assert (found[0]["a"], found[0]["b"]) == ("faithful", "shared")
+    assert found[0].difference == pytest.approx(0.5)
+    assert found[0].ci95 == pytest.approx([0.5, 0.5])
+    assert (found[0].a, found[0].b) == ("faithful", "shared")
 
 
 def test_a_figure_without_values_stays_null():
     found = summarise_arm([evaluation([20.0, 21.0])])
-    assert found["lpips_alex"]["mean"] is None
-    assert found["lpips_alex"]["ci95"] is None
-    assert found["psnr"]["mean"] == pytest.approx(20.5)
+    assert found["lpips_alex"].mean is None
+    assert found["lpips_alex"].ci95 is None
+    assert found["psnr"].mean == pytest.approx(20.5)
     assert "psnr_ci95" not in found
     assert "n_images" not in found
 
 
 def test_pooled_figures_get_an_interval_over_seeds():
     found = summarise_arm([evaluation([20.0], ence=e) for e in (0.1, 0.2, 0.3)])["ence"]
-    assert found["mean"] == pytest.approx(0.2)
-    assert found["per_seed"] == pytest.approx([0.1, 0.2, 0.3])
-    assert found["ci95"] == pytest.approx(t_interval(np.array([0.1, 0.2, 0.3])))
+    assert found.mean == pytest.approx(0.2)
+    assert found.per_seed == pytest.approx([0.1, 0.2, 0.3])
+    assert found.ci95 == pytest.approx(t_interval(np.array([0.1, 0.2, 0.3])))
 
 
 @pytest.mark.parametrize(("rate", "matched"), [(0.1029, True), (0.1031, False), (0.0969, False)])
 def test_rates_match_within_three_percent(rate, matched):
-    comparison = Comparison(arms=("shared", "nll"))
+    comparison = ComparisonSettings(arms=("shared", "nll"))
     measured = {"shared": [evaluation([20.0])], "nll": [evaluation([20.0], rate)]}
-    found = rates(comparison, measured)
-    assert found["nll"]["matched"] is matched
-    assert found["nll"]["ratio"] == pytest.approx(rate / 0.1)
+    found = compare_rates(comparison, measured)
+    assert found["nll"].matched is matched
+    assert found["nll"].ratio == pytest.approx(rate / 0.1)
 
 
 def test_a_damaged_result_is_named(tmp_path):

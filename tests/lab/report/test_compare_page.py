@@ -15,13 +15,14 @@ from saved_comparison import REASON, save_comparison
 from saved_results import save_json, save_lines
 
 from jeppa.errors import DataError
+from jeppa.lab.contract import Comparison
 from jeppa.lab.report import write_compare
-from jeppa.lab.report.compare_tables import clear_winner, entries
-from jeppa.lab.report.contract import Comparison
-from jeppa.lab.report.pictures import detail
-from jeppa.lab.report.plots import logged, over_seeds
+from jeppa.lab.report.compare_tables import find_winner, list_entries
+from jeppa.lab.report.pictures import embed_detail
+from jeppa.lab.report.plots import average_seeds, extract_curve
 from jeppa.lab.report.tables import metric_of
 
+RECORDED = Path(__file__).parents[3] / "results/compare.json"
 SECTIONS = ("main", "differences", "pictures", "calibration", "training", "numbers")
 
 
@@ -36,7 +37,7 @@ def arms_of(means: list[float], aim_key: str, width: float, unmatched: tuple[int
         for n, m in enumerate(means)
     ]
     rates = {str(n): {"matched": False} for n in unmatched}
-    return entries(Comparison.model_validate({"arms": arms, "budget": {"rates": rates}}))
+    return list_entries(Comparison.model_validate({"arms": arms, "budget": {"rates": rates}}))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_pictures_are_those_of_their_arm(whole):
 def test_detail_of_a_draw_is_not_shrunk():
     """Red when noise is averaged away, or the crop is not the middle."""
     pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
-    uri = detail(Image.fromarray(pixels), "").uri
+    uri = embed_detail(Image.fromarray(pixels), "").uri
     found = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
     np.testing.assert_array_equal(found, pixels[68:132, 118:182])
 
@@ -160,7 +161,7 @@ def test_answers_are_about_the_best_arm_of_matched_rate(whole):
 )
 def test_best_is_only_what_is_clearly_best(key, means, width, unmatched, winner):
     """Red when a direction is turned, a target taken for a maximum, an interval or a rate ignored."""
-    found = clear_winner(metric_of(key), arms_of(means, key, width, unmatched))
+    found = find_winner(metric_of(key), arms_of(means, key, width, unmatched))
     assert (found.arm if found else None) == winner
 
 
@@ -214,6 +215,55 @@ def test_broken_contract_names_the_key(tmp_path, values, key):
         write_compare(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "right", "wrong"),
+    [
+        ((), "gallery", "galery"),
+        ((), "paired", "pairs"),
+        (("budget",), "rates", "rate"),
+        (("budget", "rates", "shared"), "matched", "match"),
+        (("arms", 1), "runs", "run"),
+        (("arms", 1, "metrics", "psnr"), "ci95", "ci"),
+        (("curves", "shared"), "pit", "pits"),
+        (("gallery", 0, "arms", "faithful"), "draw", "drawn"),
+    ],
+)
+def test_a_misspelt_key_is_named_and_no_section_vanishes(tmp_path, place, right, wrong):
+    """Red when unknown keys are ignored: the section would be missing from the page without a word."""
+    comparison = save_comparison(tmp_path)
+    part = comparison
+    for key in place:
+        part = part[key]
+    part[wrong] = part.pop(right)
+    save_json(tmp_path / "compare.json", comparison)
+    with pytest.raises(DataError) as caught:
+        write_compare(tmp_path)
+    assert f"compare.json: {'.'.join(map(str, (*place, wrong)))}: unknown key" in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["budget.reference", "budget.rates", "reasons", "paired", "curves", "gallery"])
+def test_an_arm_that_the_comparison_does_not_list_is_an_error(tmp_path, section):
+    """Red when its pictures or figures are left out without a word."""
+    comparison = save_comparison(tmp_path)
+    part = comparison["budget"] if section.startswith("budget.") else comparison
+    key = section.removeprefix("budget.")
+    misspelt = {
+        "reference": "sharde",
+        "paired": [{**comparison["paired"][0], "a": "sharde"}],
+        "gallery": [{**comparison["gallery"][0], "arms": {"sharde": comparison["gallery"][0]["arms"]["shared"]}}],
+    }
+    part[key] = misspelt.get(key) or {"sharde": part[key]["shared"]}
+    save_json(tmp_path / "compare.json", comparison)
+    with pytest.raises(DataError, match=rf"{section} names 'sharde', which is none of the arms shared, faithful"):
+        write_compare(tmp_path)
+
+
+def test_the_recorded_comparison_keeps_the_contract():
+    """Red when a key of what `jeppa compare` once wrote is no longer known, or changes its value."""
+    saved = json.loads(RECORDED.read_text(encoding="utf-8"))
+    assert Comparison.model_validate(saved).model_dump(mode="json", exclude_unset=True) == saved
+
+
 def test_arms_alone_make_a_page(tmp_path):
     """Red when any other section is required, or its heading stays without content."""
     save_json(tmp_path / "compare.json", {"arms": [{"arm": "a", "title": "A"}]})
@@ -237,7 +287,7 @@ def test_sections_do_not_need_each_other(tmp_path, section):
 def test_null_curves_and_numbers_leave_gaps(tmp_path):
     """Nulls are part of the contract. Red when one of them stops the page."""
     comparison = save_comparison(tmp_path)
-    comparison["curves"] = {"faithful": {"reliability": None, "sparsification": None, "pit": None}, "who": {}}
+    comparison["curves"] = {"faithful": {"reliability": None, "sparsification": None, "pit": None}, "novel": {}}
     comparison["paired"][0] |= {"difference": None, "ci95": None, "per_seed": [None]}
     comparison["arms"][0]["metrics"]["psnr"] = {"mean": math.nan, "ci95": [None, math.inf]}
     comparison["budget"]["rates"]["shared"] = {"ratio": None, "matched": None}
@@ -251,6 +301,6 @@ def test_mean_over_seeds_uses_common_steps():
     """Red when values of different steps are averaged, or a step that was logged twice counts twice."""
     first = [{"step": s, "psnr": float(s)} for s in (10, 20, 30, 30)]
     second = [{"step": s, "psnr": s + 2.0} for s in (20, 30, 40)]
-    mean = over_seeds([logged(log, "psnr", "", 0) for log in (first, second)])
+    mean = average_seeds([extract_curve(log, "psnr", "", 0) for log in (first, second)])
     assert mean.steps.tolist() == [20, 30]
     assert mean.values.tolist() == [21, 31]

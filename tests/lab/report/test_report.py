@@ -12,11 +12,12 @@ from page_parts import Page
 from PIL import Image
 from saved_results import ARMS, NULL_REASON, SIDE, save_json, save_results
 
+from jeppa.data.images import colour_map
 from jeppa.errors import DataError
 from jeppa.lab.report import write_report
-from jeppa.lab.report.pages import duration
-from jeppa.lab.report.pictures import COLOURS, PIXEL_BUDGET, colour_map, colour_scale, longest_side
-from jeppa.lab.report.tables import decimals
+from jeppa.lab.report.pages import format_duration
+from jeppa.lab.report.pictures import PIXEL_BUDGET, colour_scale, embed_map, longest_side
+from jeppa.lab.report.tables import format_number
 
 SECTIONS = ("reconstructions", "calibration", "training", "samples", "numbers")
 
@@ -174,6 +175,46 @@ def test_broken_contract_names_the_key(tmp_path, values, key):
         write_report(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "right", "wrong"),
+    [
+        ((), "reconstructions", "reconstuctions"),
+        ((), "calibration", "callibration"),
+        (("arms", 0), "steps", "step"),
+        (("calibration", "shared"), "predicted", "predictions"),
+        (("reconstructions", 0, "arms", "shared"), "sigma", "sigmas"),
+        (("interpolation",), "frames", "images"),
+    ],
+)
+def test_a_misspelt_key_is_named_and_no_section_vanishes(tmp_path, place, right, wrong):
+    """Red when unknown keys are ignored: the section would be missing from the page without a word."""
+    report = save_results(tmp_path)
+    part = report
+    for key in place:
+        part = part[key]
+    part[wrong] = part.pop(right)
+    save_json(tmp_path / "report.json", report)
+    with pytest.raises(DataError, match=r"report\.json: [^\n]*$") as caught:
+        write_report(tmp_path)
+    assert {".".join(map(str, (*place, key))) for key in (right, wrong)} & set(str(caught.value).split(": "))
+
+
+@pytest.mark.parametrize("section", ["leading", "reconstructions", "calibration"])
+def test_an_arm_that_the_report_does_not_list_is_an_error(tmp_path, section):
+    """Red when its pictures or curves are left out without a word."""
+    report = save_results(tmp_path)
+    misspelt = {
+        "leading": "faithfull",
+        "reconstructions": [
+            {**row, "arms": {"faithfull": row["arms"]["faithful"]}} for row in report["reconstructions"]
+        ],
+        "calibration": {"faithfull": report["calibration"]["faithful"]},
+    }
+    save_json(tmp_path / "report.json", {**report, section: misspelt[section]})
+    with pytest.raises(DataError, match=rf"{section} names 'faithfull', which is none of the arms faithful, shared"):
+        write_report(tmp_path)
+
+
 def test_arms_alone_make_a_page(tmp_path):
     """Red when any other section is required, or its heading stays without content."""
     report = save_results(tmp_path)
@@ -211,18 +252,26 @@ def test_colours_of_a_map_are_its_levels_on_the_scale():
     assert scale.top == 12
     assert scale.ticks == (0, 3, 6, 9, 12)
     levels = np.array([[0.0, 6.0, 12.0, 99.0]], np.float32)
-    uri = colour_map(levels, scale, "a map").uri
+    uri = embed_map(levels, scale, "a map").uri
     image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
-    assert COLOURS == "inferno"
     assert np.asarray(image).tolist() == [[0, 128, 255, 255]]
     assert np.asarray(image.convert("RGB"))[0, 0].tolist() == [0, 0, 3]
+
+
+def test_maps_of_the_page_and_of_the_command_line_have_the_same_colours():
+    """Equal levels on equal scales look alike. Red when the page has a palette of its own."""
+    levels = np.linspace(0.0, 12.0, 256, dtype=np.float32)[None]
+    scale = colour_scale([np.full((8, 8), 12.0, np.float32)])
+    uri = embed_map(levels, scale, "a map").uri
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
+    np.testing.assert_array_equal(np.asarray(image), colour_map(levels, scale.top))
 
 
 def test_shrinking_a_map_averages_levels():
     """Red when colours or indices are resized instead."""
     scale = colour_scale([np.full((1, 1), 100.0, np.float32)])
     levels = np.tile(np.array([[0.0, 300.0], [0.0, 0.0]], np.float32), (4, 4))
-    image = Image.open(io.BytesIO(base64.b64decode(colour_map(levels, scale, "", side=4).uri.partition(",")[2])))
+    image = Image.open(io.BytesIO(base64.b64decode(embed_map(levels, scale, "", side=4).uri.partition(",")[2])))
     assert image.size == (4, 4)
     assert (np.asarray(image) == round(75 / 100 * 255)).all()
 
@@ -241,12 +290,12 @@ def test_many_pictures_share_the_budget():
     [(0.84, "0.8 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (512, "8 min 32 s"), (7530, "2 h 5 min")],
 )
 def test_durations_are_for_people(seconds, text):
-    assert duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
+    assert format_duration(seconds).replace("\N{NO-BREAK SPACE}", " ") == text
 
 
 def test_numbers_have_a_true_minus_and_no_signed_zero():
     """Red when "-0.00" or a hyphen is printed."""
-    assert [decimals(value, 2, signed=True) for value in (-0.004, 0.004, -1.5, 1.5)] == [
+    assert [format_number(value, 2, signed=True) for value in (-0.004, 0.004, -1.5, 1.5)] == [
         "0.00",
         "0.00",
         "−1.50",

@@ -1,6 +1,6 @@
-"""Several likelihoods at one budget: the same data, seeds, steps and rate; what differs is measured in pairs."""
+"""Compare likelihoods that were trained on the same budget: the same data, seeds, steps and rate."""
 
-from jeppa.lab.compare.plan import Comparison
+from jeppa.lab.compare.plan import ComparisonSettings
 from jeppa.lab.compare.run import compare
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["ComparisonSettings", "compare"]

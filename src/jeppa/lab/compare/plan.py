@@ -1,8 +1,8 @@
-"""What a comparison trains: which arms, on what, for how long, and how their rates are made equal.
+"""The plan of a comparison: which arms are trained on what and for how long, and how their rates are made equal.
 
-Distortion and rate trade against each other, so arms are compared at one rate: that of the reference arm. Arms whose
-encoder is the reference's by construction need nothing for it; the others adapt beta until their latent costs as many
-bits (`train/kl.py`).
+A model can lower its distortion by raising its rate, so arms are compared at one rate: that of the reference arm. An
+arm whose encoder is the same as the reference's by construction has that rate already. Every other arm adapts beta
+until its latent costs as many bits (`train/kl.py`).
 """
 
 import json
@@ -16,17 +16,17 @@ from jeppa.errors import CheckpointError
 from jeppa.vae import LIKELIHOODS
 
 RATE_TOLERANCE = 0.03
-SAME_ENCODER = frozenset({"shared", "faithful", "band-faithful", "band-t-faithful"})
 
-# Where the controller of beta starts; near the squared error that is reached, which makes `fixed` trade like `shared`.
+# Where the controller of beta starts. For `fixed`: near the squared error that the model reaches, because with that
+# beta `fixed` weighs rate against distortion as `shared` does.
 FIRST_BETA: dict[Likelihood, float] = {"fixed": 0.02}
 SETTLED = 0.2
 PERCEPTUAL = "+lpips"
 PERCEPTUAL_WEIGHT = 0.5
 
 
-class Comparison(Settings):
-    """Settings of a comparison; every arm and seed gets the same."""
+class ComparisonSettings(Settings):
+    """Settings of a comparison, the same for every arm and seed."""
 
     data: str = Field("builtin:photos", description="Folder, zip file or builtin:photos.")
     arms: tuple[str, ...] = Field(("fixed", "shared", "nll", "beta-nll", "faithful"), min_length=1)
@@ -44,7 +44,7 @@ class Comparison(Settings):
     @classmethod
     def _each_once(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if len(set(values)) != len(values):
-            raise ValueError("each may stand here only once")
+            raise ValueError("each may be given only once")
         return values
 
     @field_validator("arms")
@@ -58,7 +58,7 @@ class Comparison(Settings):
 
     @property
     def reference(self) -> str:
-        """The arm that all others are compared with, and whose rate they get."""
+        """The arm that all others are compared with and whose rate they are trained to reach."""
         return "shared" if "shared" in self.arms else self.arms[0]
 
 
@@ -72,35 +72,40 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """Name of the folder."""
         return self.folder.name
 
 
-def runs_of(comparison: Comparison, out: Path) -> list[Run]:
-    """All runs; those of the reference arm first, as the others need their rates."""
+def list_runs(comparison: ComparisonSettings, out: Path) -> list[Run]:
+    """List all runs, those of the reference arm first, because the others need their rates."""
     arms = sorted(comparison.arms, key=lambda arm: arm != comparison.reference)
     return [Run(arm, seed, out / "runs" / f"{arm}-{seed}") for arm in arms for seed in comparison.seeds]
 
 
-def likelihood_of(arm: str) -> Likelihood:
-    """The likelihood of an arm, whether or not LPIPS is added to its loss."""
+def find_likelihood(arm: str) -> Likelihood:
+    """Find the likelihood of an arm, whether or not LPIPS is added to its loss."""
     name: Likelihood = arm.removesuffix(PERCEPTUAL)  # type: ignore[assignment]
     return name
 
 
-def needs_rate(comparison: Comparison, arm: str) -> bool:
+def needs_rate(comparison: ComparisonSettings, arm: str) -> bool:
     """Whether beta has to be adapted to reach the rate of the reference arm."""
-    same = {comparison.reference, arm} <= SAME_ENCODER
+    same = _encodes_as_shared(comparison.reference) and _encodes_as_shared(arm)
     return arm != comparison.reference and not same
 
 
-def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
-    """The training settings of a run.
+def _encodes_as_shared(arm: str) -> bool:
+    """Whether the encoder is that of `shared` by construction; with LPIPS in the loss it is another one."""
+    return arm == find_likelihood(arm) and LIKELIHOODS[find_likelihood(arm)].mean_of_shared
+
+
+def make_run_settings(comparison: ComparisonSettings, run: Run, rate: float | None) -> VAERun:
+    """Make the training settings of a run.
 
     Args:
-        comparison: the whole.
-        run: the part.
-        rate: bits a dimension to hold, where the arm needs it.
+        comparison: settings of the whole comparison.
+        run: the run.
+        rate: bits a dimension that beta is adapted to; None leaves beta as it is.
     """
     steps = comparison.steps
     optim = OptimConfig(
@@ -112,10 +117,10 @@ def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
         sample_every=steps,
         save_every=max(1, steps // 4),
         keep=1,
-        precision="exact",  # measured apart, arms could be given different ones
+        precision="exact",  # a measured choice could give arms different ones
     )
     data = DataConfig(data=comparison.data, resolution=comparison.resolution, colour_jitter=comparison.colour_jitter)
-    likelihood = likelihood_of(run.arm)
+    likelihood = find_likelihood(run.arm)
     return VAERun(
         seed=run.seed,
         preset=comparison.preset,
@@ -128,8 +133,8 @@ def settings_of(comparison: Comparison, run: Run, rate: float | None) -> VAERun:
     )
 
 
-def settled_rate(run: Run) -> float:
-    """Rate of a finished run in bits a dimension: its mean over the last fifth of the log.
+def read_settled_rate(run: Run) -> float:
+    """Read the rate of a finished run in bits a dimension: its mean over the last fifth of the log.
 
     Raises:
         CheckpointError: the run has no log.
@@ -144,5 +149,5 @@ def settled_rate(run: Run) -> float:
 
 
 def has_head(arm: str) -> bool:
-    """Whether sigma depends on the place."""
-    return LIKELIHOODS[likelihood_of(arm)].family != "constant"
+    """Whether the arm predicts a sigma for each pixel, and not one for all."""
+    return LIKELIHOODS[find_likelihood(arm)].has_head

@@ -1,12 +1,12 @@
-"""The runs of a comparison, each in a process of its own: train, measure, and say how far it is.
+"""The runs of a comparison, each in a process of its own that trains, measures and reports how far it is.
 
     python -m jeppa.lab.compare.work TASK.json
 
-Prints a JSON object for every few steps; what is done already is not done again.
+A worker prints a JSON object about once a second and skips what an earlier one has finished.
 
-`Pool` runs them side by side, each with its share of the cores, under one progress view. Small networks use two cores
-badly, so two runs at once with a thread each finish sooner than one after the other with two threads. A signal stops
-all of them with their state saved.
+`WorkerPool` starts the workers, gives each its share of the cores and passes on what they print. Small networks make
+poor use of two cores: two runs at once with one thread each finish sooner than two runs in turn with two threads. A
+signal stops all workers, and each saves its state.
 """
 
 import contextlib
@@ -37,46 +37,46 @@ GRACE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a run said: a step reached, or its end with an exit code and its last words."""
+class WorkerMessage:
+    """What a worker printed, or how it ended: with an exit code and, under `error`, its last line on standard error."""
 
     run: Run
     values: dict[str, Any]
     code: int | None = None
 
 
-class Pool:
-    """Starts runs when a place is free and their needs are met.
+class WorkerPool:
+    """Starts each run as soon as a job is free and the runs that it depends on have finished.
 
     Args:
         jobs: how many run at once.
-        task: writes the file that tells a worker what to do, or returns None while the run has to wait for another.
+        task: writes the file that tells a worker what to do; returns None while the run has to wait for another one.
     """
 
     def __init__(self, jobs: int, task: Callable[[Run], Path | None]) -> None:
         self._jobs = jobs
         self._task = task
-        self._told: queue.Queue[Told] = queue.Queue()
+        self._messages: queue.Queue[WorkerMessage] = queue.Queue()
         self._working: dict[str, subprocess.Popen[str]] = {}
 
-    def follow(self, runs: list[Run]) -> Iterator[Told]:
-        """Do all `runs`; yields what they say.
+    def follow(self, runs: list[Run]) -> Iterator[WorkerMessage]:
+        """Work through all `runs`; yields the messages of the workers.
 
         Raises:
-            TrainingError: a run failed; the others are stopped with their state saved.
-            Interrupted: a signal came, likewise.
+            TrainingError: a run failed; the others are stopped and save their state.
+            Interrupted: a signal came; all are stopped and save their state.
         """
         waiting = list(runs)
-        with _signals():
+        with _raise_on_signals():
             try:
                 while waiting or self._working:
                     self._start(waiting)
-                    told = self._told.get()
-                    if told.code is not None:
-                        del self._working[told.run.name]
-                        if told.code:
-                            raise TrainingError(f"{told.run.folder}: {told.values['error']}")
-                    yield told
+                    message = self._messages.get()
+                    if message.code is not None:
+                        del self._working[message.run.name]
+                        if message.code:
+                            raise TrainingError(f"{message.run.folder}: {message.values['error']}")
+                    yield message
             finally:
                 self._stop()
 
@@ -109,11 +109,11 @@ class Pool:
         drain.start()
         for line in process.stdout:
             with contextlib.suppress(ValueError):
-                self._told.put(Told(run, json.loads(line)))
+                self._messages.put(WorkerMessage(run, json.loads(line)))
         code = process.wait()
         drain.join()
         last = errors[-1].strip() if errors else f"stopped with code {code}"
-        self._told.put(Told(run, {"error": last}, code))
+        self._messages.put(WorkerMessage(run, {"error": last}, code))
 
     def _stop(self) -> None:
         for process in self._working.values():
@@ -127,8 +127,8 @@ class Pool:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted` within the block; a no-op outside the main thread."""
+def _raise_on_signals() -> Iterator[None]:
+    """Raise `Interrupted` on SIGINT and SIGTERM within the block; does nothing outside the main thread."""
 
     def interrupt(number: int, frame: object) -> None:
         raise Interrupted(number, "the same command")
@@ -144,12 +144,12 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-SPEAK_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 EVALUATION = "evaluation.json"
 
 
 def run_task(task: Path) -> int:
-    """Do the task; exit codes and the one line on standard error are those of the command line."""
+    """Do the task; exit codes and the line on standard error are those of the command line."""
     try:
         content = json.loads(task.read_text(encoding="utf-8"))
         work(
@@ -165,15 +165,15 @@ def run_task(task: Path) -> int:
 
 
 def work(run: Path, settings: VAERun, images: int, evaluate_at: int | None) -> None:
-    """Train to the end, then measure on at most `images` held-out pictures, whole or at a resolution."""
+    """Train to the end, then measure at most `images` held-out pictures, whole or as squares of side `evaluate_at`."""
     objective = VAEObjective(settings)
-    began, spoken = time.perf_counter(), 0.0
-    for record in train(objective, settings, run, resume=True):
-        if time.perf_counter() - spoken >= SPEAK_SECONDS or record.step == record.total:
-            spoken = time.perf_counter()
-            _say(step=record.step, images_per_second=record.images_per_second)
+    began, reported = time.perf_counter(), 0.0
+    for record in train(objective, run, resume=True):
+        if time.perf_counter() - reported >= REPORT_SECONDS or record.step == record.total:
+            reported = time.perf_counter()
+            _print_message(step=record.step, images_per_second=record.images_per_second)
     seconds = time.perf_counter() - began
-    _say(step=settings.optim.steps, phase="measuring")
+    _print_message(step=settings.optim.steps, phase="measuring")
     source = open_source(settings.data.data, "heldout")
     evaluation = evaluate(load_model(run).codec.vae, source, evaluate_at, run.name, limit=images)
     parameters = sum(parameter.numel() for parameter in objective.parameters())
@@ -181,7 +181,7 @@ def work(run: Path, settings: VAERun, images: int, evaluate_at: int | None) -> N
     write_text_atomically(run / EVALUATION, json.dumps(content, allow_nan=False) + "\n")
 
 
-def _say(**values: object) -> None:
+def _print_message(**values: object) -> None:
     print(json.dumps(values), flush=True)  # noqa: T201 - standard output is the channel to the parent
 
 

@@ -1,4 +1,4 @@
-"""The metrics of `metrics.json` in words: unit, direction, what each says; and the page's table of them."""
+"""The metrics of `metrics.json` for people: name, unit, direction and meaning; and the table of them on a page."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ class Metric:
     Args:
         key: in `metrics.json`.
         name: for people.
-        aim: which way is better, or the target; may be empty.
-        text: what it says, in one line.
+        aim: which direction is better, or the target; may be empty.
+        text: what it means, in one line.
         unit: may be empty.
         digits: decimal places.
-        factor: from the saved to the shown unit.
+        factor: that converts the saved to the shown unit.
     """
 
     key: str
@@ -121,14 +121,14 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as text with the ends of its interval, or a dash with a reason and its footnote mark.
+    """A number as text with the ends of its interval, or a dash with a reason and the mark of its footnote.
 
     Args:
         text: the number.
         low: lower end of the interval; may be empty.
         high: upper end.
         reason: why there is no number.
-        mark: of the footnote with the reason.
+        mark: number of the footnote with the reason.
         best: whether to emphasise it.
         detail: a further line, such as the values of single seeds.
     """
@@ -154,12 +154,12 @@ class Headline:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """What was measured and what was not.
+    """The metrics that were measured, and those that were not.
 
     Args:
-        rows: metrics that at least one arm has, a cell for each arm.
-        notes: footnotes, why a cell is empty; mark 1 is the first.
-        unmeasured: reason and names of the known metrics that no arm has.
+        rows: metrics that at least one arm has, with a cell for each arm.
+        notes: footnotes that say why cells are empty; mark 1 is the first.
+        unmeasured: for each reason, the names of the known metrics that no arm has.
     """
 
     rows: list[tuple[Metric, list[Cell]]]
@@ -171,77 +171,77 @@ def metric_table(saved: Sequence[dict[str, Any]]) -> MetricTable:
     """Sort the known metrics, and any others with an interval, into measured and not measured.
 
     Args:
-        saved: content of `metrics.json` for each arm, the columns.
+        saved: content of `metrics.json` for each arm; one column each.
     """
     notes: list[str] = []
     rows: list[tuple[Metric, list[Cell]]] = []
     unmeasured: dict[str, list[str]] = {}
     for metric in _all_metrics(saved):
-        if any(number(one.get(metric.key)) is not None for one in saved):
-            rows.append((metric, [shown(metric, one) or _empty(metric, one, notes) for one in saved]))
+        if any(to_finite(arm.get(metric.key)) is not None for arm in saved):
+            rows.append((metric, [format_metric(metric, arm) or _note_empty(metric, arm, notes) for arm in saved]))
         else:
-            unmeasured.setdefault(_missing_reason(metric, saved[0]), []).append(metric.name)
+            unmeasured.setdefault(_find_reason(metric, saved[0]), []).append(metric.name)
     return MetricTable(rows, notes, unmeasured)
 
 
 def metric_of(key: str) -> Metric:
-    """How to show `key`: under its own name where it is not known."""
+    """Find how to show `key`; an unknown one is shown under its own name."""
     return next((metric for metric in METRICS if metric.key == key), Metric(key, key, "", ""))
 
 
-def decimals(value: float, digits: int, signed: bool = False) -> str:
-    """A number with a true minus sign, and no sign on a zero."""
+def format_number(value: float, digits: int, signed: bool = False) -> str:
+    """Format a number with a true minus sign, and zero without a sign."""
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
     if float(text) == 0.0:
         text = text.lstrip("+-")
     return text.replace("-", "−")
 
 
-def shown(metric: Metric, saved: dict[str, Any]) -> Cell | None:
-    """The saved mean and interval in the shown unit, or None where there is no number."""
-    value, ends = number(saved.get(metric.key)), interval(saved, metric.key)
+def format_metric(metric: Metric, saved: dict[str, Any]) -> Cell | None:
+    """Format the saved mean and interval in the shown unit; None where there is no number."""
+    value, ends = to_finite(saved.get(metric.key)), read_interval(saved, metric.key)
     if value is None:
         return None
-    text = decimals(value * metric.factor, metric.digits)
-    low, high = (decimals(end * metric.factor, metric.digits) for end in ends) if ends else ("", "")
+    text = format_number(value * metric.factor, metric.digits)
+    low, high = (format_number(end * metric.factor, metric.digits) for end in ends) if ends else ("", "")
     return Cell(text, low, high)
 
 
 def _all_metrics(saved: Sequence[dict[str, Any]]) -> list[Metric]:
-    """Known metrics, then any other key with an interval beside it, under its own name."""
+    """Known metrics, then every other key that has an interval, under its own name."""
     known = {metric.key for metric in METRICS}
-    found = {key.removesuffix("_ci95") for one in saved for key in one if key.endswith("_ci95")}
-    return [*METRICS, *(Metric(key, key, "", "") for key in sorted(found - known))]
+    measured = {key.removesuffix("_ci95") for metrics in saved for key in metrics if key.endswith("_ci95")}
+    return [*METRICS, *(Metric(key, key, "", "") for key in sorted(measured - known))]
 
 
-def _empty(metric: Metric, saved: dict[str, Any], notes: list[str]) -> Cell:
-    """A dash; a reason that is new is added to the footnotes."""
-    reason = _missing_reason(metric, saved)
+def _note_empty(metric: Metric, saved: dict[str, Any], notes: list[str]) -> Cell:
+    """Make a cell with a dash, and add its reason to the footnotes unless it is there."""
+    reason = _find_reason(metric, saved)
     if reason not in notes:
         notes.append(reason)
     return Cell("–", reason=reason, mark=notes.index(reason) + 1)
 
 
-def _missing_reason(metric: Metric, saved: dict[str, Any]) -> str:
+def _find_reason(metric: Metric, saved: dict[str, Any]) -> str:
     if metric.key not in saved:
         return NOT_SAVED
     reasons = saved.get("reasons")
     return str(reasons.get(metric.key, NO_REASON)) if isinstance(reasons, dict) else NO_REASON
 
 
-def number(value: Any) -> float | None:
-    """A finite number, or None for anything else: null, NaN, text, a flag."""
+def to_finite(value: Any) -> float | None:
+    """Convert a finite number to float, and anything else (null, NaN, text, a flag) to None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
-def interval(metrics: dict[str, Any], key: str) -> tuple[float, float] | None:
-    """The 95 % interval that is saved beside metric `key`, if both of its ends are finite."""
+def read_interval(metrics: dict[str, Any], key: str) -> tuple[float, float] | None:
+    """Read the 95 % interval of metric `key`; None unless both of its ends are finite."""
     ends = metrics.get(f"{key}_ci95")
     if not isinstance(ends, list) or len(ends) != 2:
         return None
-    lo, hi = number(ends[0]), number(ends[1])
+    lo, hi = to_finite(ends[0]), to_finite(ends[1])
     return None if lo is None or hi is None else (lo, hi)
 
 
