@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
 
-from jeppa.data.colour import colour_differences
 from jeppa.data.decode import Pixels
 from jeppa.data.images import LEVELS_PER_UNIT, Levels, to_pixels, to_x
 from jeppa.distributions import DiagonalGaussian
@@ -204,6 +204,14 @@ def _trips(model: Model, pixels: Pixels, count: int) -> Iterator[Trip]:
         now = look(model, now).reconstruction
         red, green, blue = (float(part) for part in now.mean((0, 1)) - pixels.mean((0, 1)))
         yield Trip(number, now, float(colour_differences(pixels, now).mean()), (red, green, blue))
+
+
+def colour_differences(a: Pixels, b: Pixels) -> npt.NDArray[np.float64]:
+    """CIEDE2000 of each pixel of two sRGB pictures, uint8 `[H,W,3]` each; `[H,W]`, about 1 is just seen.
+
+    Source: Sharma, Wu and Dalal, The CIEDE2000 Color-Difference Formula, Color Res. Appl. 30(1), 2005.
+    """
+    return np.asarray(deltaE_ciede2000(rgb2lab(a), rgb2lab(b)), np.float64)
 
 
 def coverage_map(found: Look, level: float) -> tuple[bytes, float]:
