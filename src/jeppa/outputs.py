@@ -6,6 +6,7 @@ score of each sample in memory, but no picture.
 """
 
 import heapq
+import io
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -71,10 +72,19 @@ def shrink(square: Tensor | Pixels) -> Pixels:
 
 def write_animation(frames: Sequence[Pixels], path: Path, settings: MadeBy) -> None:
     """Write frames as a looping APNG, which is lossless."""
-    chunks = PngImagePlugin.PngInfo()
-    chunks.add_text(SETTINGS_KEY, json.dumps(dict(settings)))
+    path.write_bytes(animation_bytes(frames, "PNG", settings))
+
+
+def animation_bytes(frames: Sequence[Pixels], kind: Literal["PNG", "GIF"], settings: MadeBy | None = None) -> bytes:
+    """Frames as a looping animation: an APNG, which is lossless and carries `settings`, or a GIF of 256 colours."""
+    options: dict[str, Any] = {}
+    if kind == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text(SETTINGS_KEY, json.dumps(dict(settings or {})))
     first, *others = (Image.fromarray(frame) for frame in frames)
-    first.save(path, save_all=True, append_images=others, duration=FRAME_MILLISECONDS, loop=0, pnginfo=chunks)
+    buffer = io.BytesIO()
+    first.save(buffer, kind, save_all=True, append_images=others, duration=FRAME_MILLISECONDS, loop=0, **options)
+    return buffer.getvalue()
 
 
 def reconstruct_files(

@@ -8,6 +8,7 @@ in `jeppa.cli.core`. Each command imports what it needs when it runs, so that `j
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +29,7 @@ from jeppa.cli.core import (
     train_app,
 )
 from jeppa.config import DDIMSettings, parse
-from jeppa.errors import JeppaError
+from jeppa.errors import ConfigError, JeppaError
 
 if TYPE_CHECKING:
     MorphFlags = Any
@@ -216,6 +217,29 @@ def run_compare(
     say(f"report: {compare(comparison, out, console, jobs or count_cores(), command)}")
 
 
+def studio(
+    *,
+    model: list[Path] | None = None,
+    port: int | None = None,
+    language: Literal["en", "ru"] | None = None,
+    precision: Speed = "auto",
+) -> None:
+    """Open the studio, a web page on this machine to look, generate, blend, paint and train.
+
+    Args:
+        model: run folder, exported folder or shipped name to offer first; give it several times for several.
+        port: to listen at on 127.0.0.1; 7860 or any free one unless given.
+        language: of the page until another is chosen there; the browser's own unless given.
+        precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
+    """
+    missing = [name for name in ("gradio", "fastapi", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"the studio needs {', '.join(missing)}: pip install 'jeppa[studio]', or make studio")
+    from jeppa.studio.server import serve
+
+    serve([str(one) for one in model or []], port, language, precision)
+
+
 def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,growth", alternations: int = 5) -> None:
     """Time jeppa beside diffusers as it comes, on this machine; writes JSON and, beside it, a Markdown table.
 
@@ -244,7 +268,18 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
-for command in (reconstruct, generate, interpolate, mix, run_evaluate, run_calibrate, run_compare, bench, models):
+for command in (
+    reconstruct,
+    generate,
+    interpolate,
+    mix,
+    studio,
+    run_evaluate,
+    run_calibrate,
+    run_compare,
+    bench,
+    models,
+):
     app.command(command, name=command.__name__.removeprefix("run_"))
 
 

@@ -9,6 +9,7 @@ viewers ignore it, `read_settings` reads it back, and a copy of the picture stil
 A contact sheet puts several pictures or coloured sigma maps into one array of pixels.
 """
 
+import io
 import json
 import os
 import secrets
@@ -64,7 +65,28 @@ def fit_square(pixels: Pixels, resolution: int) -> Pixels:
     return np.array(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
 
 
+def fit_within(pixels: Pixels, side: int) -> Pixels:
+    """Scale down with Lanczos until neither side is above `side`; a smaller picture stays as it is."""
+    height, width, _ = pixels.shape
+    longest = max(height, width)
+    if longest <= side:
+        return pixels
+    size = max(1, round(width * side / longest)), max(1, round(height * side / longest))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
 SETTINGS_KEY = "jeppa"
+
+
+def png_bytes(image: Tensor | Pixels, settings: Mapping[str, str] | None = None) -> bytes:
+    """A PNG in memory; arguments and errors as for `write_png`."""
+    pixels = to_pixels(image) if isinstance(image, Tensor) else image
+    chunks = PngImagePlugin.PngInfo()
+    if settings is not None:
+        chunks.add_text(SETTINGS_KEY, json.dumps(dict(settings)))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", pnginfo=chunks)
+    return buffer.getvalue()
 
 
 def write_png(image: Tensor | Pixels, path: Path, settings: Mapping[str, str] | None = None) -> None:
@@ -94,20 +116,25 @@ def write_png(image: Tensor | Pixels, path: Path, settings: Mapping[str, str] | 
         temporary.unlink(missing_ok=True)
 
 
-def read_settings(path: Path) -> dict[str, str]:
+def read_settings(source: Path | bytes, name: str | None = None) -> dict[str, str]:
     """Read the settings that `write_png` put into a PNG.
+
+    Args:
+        source: the file, or its content.
+        name: what errors call it; the path by default.
 
     Raises:
         DataError: if the file is no PNG, or carries no settings of jeppa.
     """
+    path = name or (str(source) if isinstance(source, Path) else "image")
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=("PNG",)) as image:
             text = image.info.get(SETTINGS_KEY)
         settings = None if text is None else json.loads(text)
     except (OSError, SyntaxError, ValueError, RecursionError, Image.DecompressionBombError) as error:
-        raise DataError(f"{str(path)!r}: no readable PNG with settings; pass a PNG that jeppa wrote") from error
+        raise DataError(f"{path!r}: no readable PNG with settings; pass a PNG that jeppa wrote") from error
     if not isinstance(settings, dict):
-        raise DataError(f"{str(path)!r}: carries no jeppa settings; pass a PNG that jeppa wrote")
+        raise DataError(f"{path!r}: carries no jeppa settings; pass a PNG that jeppa wrote")
     return {str(key): str(value) for key, value in settings.items()}
 
 

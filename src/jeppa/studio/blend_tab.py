@@ -1,0 +1,104 @@
+"""Blend: the way from one picture to another, as a strip and as a loop."""
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any, get_args
+
+import gradio as gr
+
+from jeppa.config import DDIMSettings, parse
+from jeppa.data.decode import Pixels
+from jeppa.data.images import fit_square, to_pixels, to_x
+from jeppa.outputs import animation_bytes, encode_settings
+from jeppa.pipeline import Method, between, even_shares
+from jeppa.studio.parts import (
+    PHOTOS,
+    Dropdown,
+    Page,
+    Radio,
+    Slider,
+    Updates,
+    part,
+    status_line,
+    telling,
+    told,
+    whole,
+)
+from jeppa.studio.shelf import Kept
+
+FRAMES = 9
+MOST_FRAMES = 48
+SIDES = (128, 256, 512)
+
+
+def build_blend(page: Page, blocks: gr.Blocks) -> None:
+    """Put the tab's parts on the page and tie them to the library."""
+    t = page.texts
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            status = status_line()
+            loop = gr.HTML("", elem_classes="jp-loop", apply_default_css=False)
+            strip = part("gallery", hint=t("blend.empty"), elem_id="blend-strip")
+        with gr.Column(scale=1, min_width=300):
+            first = part(
+                "drop", {"builtin": PHOTOS[0]}, photos=list(PHOTOS), label_text=t("blend.first"), elem_id="blend-first"
+            )
+            second = part(
+                "drop",
+                {"builtin": PHOTOS[3]},
+                photos=list(PHOTOS),
+                label_text=t("blend.second"),
+                elem_id="blend-second",
+            )
+            model = Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
+            method = Radio(
+                [(t(f"blend.{one}"), one) for one in get_args(Method)], value="fade", label=t("blend.method")
+            )
+            frames = Slider(2, MOST_FRAMES, value=FRAMES, step=1, label=t("blend.frames"))
+            go = gr.Button(t("blend.go"), variant="primary", elem_id="blend-go")
+            with gr.Accordion(t("page.advanced"), open=False):
+                side = Dropdown([(f"{one}", str(one)) for one in SIDES], value="256", label=t("blend.side"))
+                steps = Slider(1, 100, value=25, step=1, label=t("blend.steps"))
+
+    def blend(a: Any, b: Any, name: str, way: Method, count: float, edge: str, ddim_steps: float) -> Iterator[Updates]:
+        number = whole(page, count, t("blend.frames"), 2, MOST_FRAMES)
+        found = page.models.open(name)
+        values = {"steps": whole(page, ddim_steps, t("blend.steps"), 1, 1000)}
+        chosen = int(edge) if str(edge) in {str(one) for one in SIDES} else SIDES[1]
+        resolution = found.resolution if way == "morph" else chosen
+        settings = parse(DDIMSettings, {**values, "resolution": resolution}, t("page.settings"))
+        size = found.side(resolution)
+        first_x, second_x = (to_x(fit_square(page.picture(one), size)) for one in (a, b))
+        about = {**settings.model_dump(mode="json"), "method": way, "model": name}
+        yield {status: told(t("blend.started")), loop: ""}
+        pictures: list[Pixels] = []
+        items: list[dict[str, str]] = []
+        shares = even_shares(number)
+        for share, point in zip(shares, between(found, first_x, second_x, shares, way, settings), strict=True):
+            pixels = to_pixels(point.mean[0])
+            pictures.append(pixels)
+            name_of = f"frame-{len(items):03d}.png"
+            token = page.keep(pixels, name_of, dict(encode_settings(**about, share=share)))
+            items.append(
+                {"token": token, "label": f"{100 * share:.0f} %", "alt": t("blend.alt", share=f"{100 * share:.0f}")}
+            )
+            yield {strip: {"items": list(items)}, status: told(t("blend.step", done=len(items), total=number))}
+        round_trip = pictures + pictures[-2:0:-1]
+        gif = page.shelf.put(Kept(animation_bytes(round_trip, "GIF"), "image/gif", "blend.gif"))
+        lossless = page.shelf.put(
+            Kept(animation_bytes(round_trip, "PNG", encode_settings(**about)), "image/png", "blend.png")
+        )
+        yield {loop: _loop(page, lossless, gif), strip: {"items": items}, status: told(t("blend.done", number=number))}
+
+    go.click(telling(page, status, blend), [first, second, model, method, frames, side, steps], [loop, strip, status],
+             api_name="blend", show_progress="hidden", concurrency_id="model")  # fmt: skip
+
+
+def _loop(page: Page, lossless: str, gif: str) -> str:
+    """The animation with its files."""
+    alt, save_gif, save_png = (escape(page.texts(f"blend.{key}")) for key in ("loop_alt", "save_gif", "save_png"))
+    return (
+        f'<div class="jp-box"><figure class="jp-animation"><img src="/shelf/{lossless}" alt="{alt}"/>'
+        f'<figcaption class="jp-row"><a class="jp-link" download href="/shelf/{gif}">{save_gif}</a>'
+        f'<a class="jp-link" download href="/shelf/{lossless}">{save_png}</a></figcaption></figure></div>'
+    )

@@ -1,0 +1,198 @@
+"""Look: a picture beside its reconstruction, and what the model is sure of in it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from jeppa.data.decode import Pixels
+from jeppa.data.images import SIGMA_SCALE, colour_map, fit_within
+from jeppa.outputs import encode_settings
+from jeppa.pipeline import Look, draw_again, has_texture, look, round_trips, with_texture
+from jeppa.pipeline.looking import coverage_map
+from jeppa.studio.curves import line_chart
+from jeppa.studio.parts import (
+    PHOTOS,
+    Dropdown,
+    Number,
+    Page,
+    Slider,
+    Updates,
+    part,
+    real,
+    status_line,
+    telling,
+    told,
+    whole,
+)
+from jeppa.studio.shelf import Kept
+
+SIDES = (256, 512, 1024, 2048)
+SIDE = 512
+LEVEL = 0.9
+TRIPS = 10
+
+
+@dataclass(frozen=True)
+class _Parts:
+    viewer: gr.HTML
+    status: gr.HTML
+    curve: gr.HTML
+    texture: gr.Group
+
+
+def build_look(page: Page, blocks: gr.Blocks) -> None:
+    """Put the tab's parts on the page and tie them to the library."""
+    t = page.texts
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            viewer = part("viewer", elem_id="look-viewer")
+            curve = gr.HTML("", elem_classes="jp-curve", apply_default_css=False)
+        with gr.Column(scale=1, min_width=300):
+            picture = part("drop", {"builtin": PHOTOS[0]}, photos=list(PHOTOS), elem_id="look-picture")
+            status = status_line()
+            model = Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
+            with gr.Group():
+                temperature = Slider(
+                    0, 2, value=1, step=0.05, label=t("look.temperature"), info=t("look.temperature_info")
+                )
+                seed = Number(0, precision=0, minimum=0, maximum=2**32 - 1, label=t("look.seed"))
+                again = gr.Button(t("look.draw"), variant="primary")
+            with gr.Group(visible=False) as texture:
+                k = Slider(0, 3, value=1, step=0.05, label=t("look.texture"), info=t("look.texture_info"))
+                textured = gr.Button(t("look.texture_draw"))
+            with gr.Group():
+                trips = Slider(1, TRIPS, value=TRIPS, step=1, label=t("look.trips"), info=t("look.trips_info"))
+                go = gr.Button(t("look.trips_go"))
+            with gr.Accordion(t("page.advanced"), open=False):
+                side = Dropdown([str(s) for s in SIDES], value=str(SIDE), label=t("look.side"))
+                level = Slider(0.5, 0.99, value=LEVEL, step=0.01, label=t("look.level"), info=t("look.level_info"))
+                beside = Dropdown(page.models.names(), value=None, label=t("look.beside"), info=t("look.beside_info"))
+    parts = _Parts(viewer, status, curve, texture)
+    actions = _LookActions(page, parts)
+    outputs = [viewer, status, curve, texture]
+    asked = [picture, model, side, level]
+    hidden: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model"}
+    shown = telling(page, status, actions.show)
+    blocks.load(shown, asked, outputs, api_name=False, **hidden)
+    picture.change(shown, asked, outputs, api_name="look", **hidden)
+    for control in (model, side, level):
+        control.input(shown, asked, outputs, api_name=False, **hidden)
+    again.click(telling(page, status, actions.draw), [*asked, viewer, temperature, seed], [*outputs, seed],
+                api_name="draw_again", **hidden)  # fmt: skip
+    textured.click(telling(page, status, actions.add_texture), [*asked, viewer, k, seed], [*outputs, seed],
+                   api_name="texture", **hidden)  # fmt: skip
+    go.click(telling(page, status, actions.trip), [*asked, viewer, trips], outputs, api_name="round_trips", **hidden)
+    beside.input(telling(page, status, actions.put_beside), [*asked, viewer, beside], outputs, api_name=False, **hidden)
+    actions.seed = seed
+
+
+class _LookActions:
+    """One library call each."""
+
+    def __init__(self, page: Page, parts: _Parts) -> None:
+        self._page = page
+        self._t = page.texts
+        self._parts = parts
+        self.seed: Any = None
+
+    def show(self, chosen: Any, name: str, side: str, level: float) -> Updates:
+        pixels, found = self._looked(chosen, name, side)
+        model = self._page.models.open(name)
+        value = self._viewed(pixels, found, name, real(self._page, level, self._t("look.level"), 0.01, 0.999))
+        text = self._t("look.done", width=pixels.shape[1], height=pixels.shape[0], mean=f"{found.levels.mean():.1f}",
+                       most=f"{found.levels.max():.0f}")  # fmt: skip
+        parts = self._parts
+        return {
+            parts.viewer: value,
+            parts.status: told(text),
+            parts.curve: "",
+            parts.texture: gr.Group(visible=has_texture(model)),
+        }
+
+    def draw(
+        self, chosen: Any, name: str, side: str, level: float, value: Any, temperature: float, seed: float
+    ) -> Updates:
+        page, t = self._page, self._t
+        at = whole(page, seed, t("look.seed"), 0, 2**32 - 1)
+        temperature = real(page, temperature, t("look.temperature"), 0.0, 2.0)
+        pixels = self._pixels(chosen, side)
+        drawn = draw_again(page.models.open(name), pixels, temperature, at)
+        token = page.keep(drawn, f"draw-{at}.png", dict(encode_settings(model=name, temperature=temperature, seed=at)))
+        return self._added(value, token, t("look.layer_draw", seed=at), at + 1)
+
+    def add_texture(
+        self, chosen: Any, name: str, side: str, level: float, value: Any, k: float, seed: float
+    ) -> Updates:
+        page, t = self._page, self._t
+        at = whole(page, seed, t("look.seed"), 0, 2**32 - 1)
+        k = real(page, k, t("look.texture"), 0.0, 3.0)
+        drawn = with_texture(page.models.open(name), self._pixels(chosen, side), k, at)
+        token = page.keep(drawn, f"texture-{at}.png", dict(encode_settings(model=name, texture=k, seed=at)))
+        return self._added(value, token, t("look.layer_texture", k=f"{k:g}", seed=at), at + 1)
+
+    def trip(self, chosen: Any, name: str, side: str, level: float, value: Any, count: float) -> Any:
+        page, t, parts = self._page, self._t, self._parts
+        pixels = self._pixels(chosen, side)
+        wanted = whole(page, count, t("look.trips"), 1, TRIPS)
+        made = []
+        for trip in round_trips(page.models.open(name), pixels, wanted):
+            made.append(trip)
+            token = page.keep(
+                trip.pixels, f"trip-{trip.number}.png", dict(encode_settings(model=name, round_trips=trip.number))
+            )
+            value = self._layer(value, token, t("look.layer_trip", number=trip.number))
+            numbers = [float(one.number) for one in made]
+            colours = {f"{t(f'viewer.{colour}')}|{colour}": [one.drift[at] for one in made]
+                       for at, colour in enumerate(("red", "green", "blue"))}  # fmt: skip
+            chart = line_chart(t("look.drift"), t("look.trips_axis"), numbers, colours) + line_chart(
+                t("look.delta_e"), t("look.trips_axis"), numbers, {"ΔE": [one.delta_e for one in made]}
+            )
+            text = t("look.tripped", number=trip.number, count=wanted, delta_e=f"{trip.delta_e:.2f}")
+            yield {parts.viewer: value, parts.curve: chart, parts.status: told(text)}
+
+    def put_beside(self, chosen: Any, name: str, side: str, level: float, value: Any, other: str | None) -> Updates:
+        if not other:
+            return {}
+        mean = look(self._page.models.open(other), self._pixels(chosen, side)).reconstruction
+        token = self._page.keep(mean, "beside.png", dict(encode_settings(model=other)))
+        return self._added(value, token, self._t("look.layer_beside", model=other), None)
+
+    def _pixels(self, chosen: Any, side: str) -> Pixels:
+        longest = int(side) if str(side) in {str(one) for one in SIDES} else SIDE
+        return fit_within(self._page.picture(chosen), longest)
+
+    def _looked(self, chosen: Any, name: str, side: str) -> tuple[Pixels, Look]:
+        pixels = self._pixels(chosen, side)
+        return pixels, look(self._page.models.open(name), pixels)
+
+    def _viewed(self, pixels: Pixels, found: Look, name: str, level: float) -> dict[str, Any]:
+        page, t = self._page, self._t
+        about = dict(encode_settings(model=name))
+        missed, share = coverage_map(found, level)
+        recon = page.keep(found.reconstruction, "reconstruction.png", about)
+        return {
+            "original": page.keep(pixels, "original.png"),
+            "layers": [{"token": recon, "label": t("look.layer_mean")}],
+            "show": recon,
+            "sigma": page.keep(colour_map(found.levels), "sigma.png", about),
+            "covered": page.shelf.put(Kept(missed, "image/png", "coverage.png")),
+            "coverage": t("look.coverage", level=f"{100 * level:.0f}", share=f"{100 * share:.1f}"),
+            "readout": page.shelf.put(Kept(look=found)),
+            "level": level,
+            "scale": SIGMA_SCALE,
+            "width": pixels.shape[1],
+            "height": pixels.shape[0],
+        }
+
+    def _layer(self, value: Any, token: str, label: str) -> dict[str, Any]:
+        before = value if isinstance(value, dict) else {}
+        layers = [one for one in before.get("layers", []) if one.get("label") != label]
+        return {**before, "layers": [*layers, {"token": token, "label": label}][-24:], "show": token}
+
+    def _added(self, value: Any, token: str, label: str, next_seed: int | None) -> Updates:
+        updates: Updates = {
+            self._parts.viewer: self._layer(value, token, label),
+            self._parts.status: told(self._t("look.added", label=label)),
+        }
+        return updates if next_seed is None else {**updates, self.seed: next_seed}

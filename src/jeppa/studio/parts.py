@@ -1,0 +1,168 @@
+"""What all tabs are made of: the page they stand on, the parts drawn by `studio.js`, and how errors are told."""
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache, wraps
+from typing import Any
+
+import gradio as gr
+
+from jeppa.data import open_source
+from jeppa.data.decode import Pixels
+from jeppa.data.images import fit_within, png_bytes
+from jeppa.errors import ConfigError, DataError, JeppaError
+from jeppa.studio.models import Models
+from jeppa.studio.shelf import Kept, Shelf
+from jeppa.studio.texts import Texts
+
+PHOTOS = ("coffee", "chelsea", "astronaut", "flower", "china", "rocket", "motorcycle_left")
+"""Built-in photographs to pick; the first is shown when the page opens."""
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a tab is built with.
+
+    Args:
+        models: to choose from.
+        shelf: for pictures.
+        texts: of the page's language.
+        stops: one event for each session that makes something, by gradio's session hash.
+    """
+
+    models: Models
+    shelf: Shelf
+    texts: Texts
+    stops: dict[str, threading.Event] = field(default_factory=dict)
+
+    def keep(self, pixels: Pixels, name: str, settings: dict[str, str] | None = None) -> str:
+        """Put a picture on the shelf as a PNG; returns its name there."""
+        return self.shelf.put(Kept(png_bytes(pixels, settings), "image/png", name))
+
+    def picture(self, chosen: Any) -> Pixels:
+        """The picture that a drop zone holds.
+
+        Raises:
+            DataError: there is none, or it has dropped off the shelf.
+        """
+        if isinstance(chosen, dict) and chosen.get("builtin") in PHOTOS:
+            return photo(chosen["builtin"])
+        kept = self.shelf.get(str(chosen.get("token"))) if isinstance(chosen, dict) else None
+        if kept is None or kept.pixels is None:
+            raise DataError(self.texts("error.no_picture"))
+        return kept.pixels
+
+    def settings(self, chosen: Any) -> dict[str, str]:
+        """What the dropped PNG says of itself; empty for none."""
+        kept = self.shelf.get(str(chosen.get("token"))) if isinstance(chosen, dict) else None
+        return {} if kept is None else kept.settings
+
+
+@lru_cache(maxsize=len(PHOTOS))
+def photo(name: str) -> Pixels:
+    """A built-in photograph, uint8 `[H,W,3]`."""
+    refs = {ref.name.rsplit(".", 1)[0]: ref for ref in open_source("builtin:photos").refs}
+    return refs[name].read_pixels()
+
+
+@lru_cache(maxsize=len(PHOTOS))
+def thumbnail(name: str) -> bytes:
+    """It as a small PNG."""
+    return png_bytes(fit_within(photo(name), 112))
+
+
+def _unchecked(make: Any) -> Any:
+    """The component, without gradio's own check of values, which answers in English and names no field.
+
+    What comes is checked by `whole`, `real` and the library.
+    """
+
+    def made(*values: Any, **options: Any) -> Any:
+        component = make(*values, **options)
+        component.preprocess = lambda payload: payload
+        return component
+
+    return made
+
+
+Slider, Number, Dropdown, Radio = map(_unchecked, (gr.Slider, gr.Number, gr.Dropdown, gr.Radio))
+
+
+def part(kind: str, value: Any = None, **props: Any) -> gr.HTML:
+    """A part that `studio.js` draws: drop, viewer, live, gallery or brush."""
+    return gr.HTML(
+        value,
+        html_template='<div class="jp-box"></div>',
+        js_on_load=f"window.studio.mount('{kind}', element, props, trigger, watch)",
+        apply_default_css=False,
+        elem_classes=f"jp-{kind}-part",
+        **props,
+    )
+
+
+def status_line(first: str = "") -> gr.HTML:
+    """A line for what happens, spoken by screen readers."""
+    return gr.HTML(
+        told(first),
+        html_template='<p role="status" aria-live="polite"></p>',
+        js_on_load="window.studio.mount('status', element, props, trigger, watch)",
+        apply_default_css=False,
+        elem_classes="jp-status",
+    )
+
+
+def told(text: str, kind: str = "") -> dict[str, str]:
+    """A value of a status line; kind is empty or error."""
+    return {"text": text, "kind": kind}
+
+
+def telling(page: Page, status: gr.HTML, run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run`, which gives updates by component, once or step by step, with what a user can cause told in `status`."""
+
+    def explain(error: JeppaError) -> Updates:
+        own = str(error) == page.texts("error.no_picture")
+        return {status: told(str(error) if own else page.texts.error(error), "error")}
+
+    if inspect.isgeneratorfunction(run):
+
+        @wraps(run)
+        def steps(*values: Any) -> Iterator[Updates]:
+            try:
+                yield from run(*values)
+            except JeppaError as error:
+                yield explain(error)
+
+        return steps
+
+    @wraps(run)
+    def once(*values: Any) -> Updates:
+        try:
+            updates: Updates = run(*values)
+        except JeppaError as error:
+            return explain(error)
+        return updates
+
+    return once
+
+
+def whole(page: Page, value: Any, name: str, low: int, high: int) -> int:
+    """A whole number within its range; gradio hands over whatever a client sent.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value != int(value):
+        raise ConfigError(page.texts("error.number", name=name, low=low, high=high))
+    if not low <= value <= high:
+        raise ConfigError(page.texts("error.number", name=name, low=low, high=high))
+    return int(value)
+
+
+def real(page: Page, value: Any, name: str, low: float, high: float) -> float:
+    """A number within its range; see `whole`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ConfigError(page.texts("error.number", name=name, low=low, high=high))
+    return float(value)

@@ -1,0 +1,164 @@
+"""What the page's buttons do, asked as any client can: the named API of the studio."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import png
+from PIL import Image
+
+from jeppa.config import SamplerSettings
+from jeppa.data import read_settings
+from jeppa.outputs import generate_files
+from jeppa.pipeline import load_model
+
+
+def call(client, name: str, *values, language: str = "en"):
+    """Ask for an action by name and wait for its last answer."""
+    told = client.post(f"/{language}/gradio_api/call/{name}", json={"data": list(values)})
+    assert told.status_code == 200, told.text
+    answer = client.get(f"/{language}/gradio_api/call/{name}/{told.json()['event_id']}")
+    event, data = "", None
+    for line in answer.text.splitlines():
+        if line.startswith("event: "):
+            event = line[7:]
+        elif line.startswith("data: "):
+            data = json.loads(line[6:])
+            if event in ("complete", "generating"):
+                last = data
+    assert event == "complete", answer.text[-500:]
+    return data if data is not None else last
+
+
+def drop(client, content: bytes) -> dict:
+    answer = client.post("/pictures", content=content)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def pixels(client, token: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(client.get(f"/shelf/{token}").content)).convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def model_name(diffusion_folder: Path) -> str:
+    return str(diffusion_folder)
+
+
+def test_a_look_shows_the_original_bit_for_bit_and_reads_a_pixel(client, model_name: str):
+    dropped = drop(client, png())
+    viewer, status, *_ = call(client, "look", {"token": dropped["token"]}, model_name, "512", 0.9)
+    assert np.array_equal(pixels(client, viewer["original"]), np.asarray(Image.open(io.BytesIO(png()))))
+    assert "40 × 24 pixels" in status["text"]
+    told = client.get(f"/shelf/{viewer['readout']}/pixel", params={"row": 3, "column": 5}).json()
+    assert told["value"] == pixels(client, viewer["original"])[3, 5].tolist()
+    assert told["low"][0] < told["mean"][0] < told["high"][0]
+    assert client.get(f"/shelf/{viewer['readout']}/pixel", params={"row": 99, "column": 5}).status_code == 422
+
+
+def test_the_same_seed_gives_the_pixels_of_the_command_line(client, model_name: str, tmp_path: Path):
+    """Red when the page samples otherwise than `jeppa generate`."""
+    settings = SamplerSettings(steps=3, variance="learned")
+    generate_files(load_model(model_name), tmp_path, 1, 11, settings)
+    _, gallery, status = call(client, "generate", model_name, "", 11, 3, 0, 1, "learned", 1, 1, 1, "all")
+    (item,) = gallery["items"]
+    expected = np.asarray(Image.open(tmp_path / "000011.png"))
+    assert np.array_equal(pixels(client, item["token"]), expected)
+    assert status["text"] == "Done. Pictures: 1."
+    carried = read_settings(client.get(f"/shelf/{item['token']}").content)
+    of_command = read_settings(tmp_path / "000011.png")
+    assert {key: value for key, value in carried.items() if key != "model"} == {
+        key: value for key, value in of_command.items() if key != "model"
+    }
+    again = drop(client, client.get(f"/shelf/{item['token']}").content)
+    assert json.loads(again["settings"]["seed"]) == 11
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({2: 10**9 * 10}, "Seed"), ({3: 10**9}, "Steps"), ({3: 2.5}, "Steps"), ({4: -1}, "Eta"), ({7: "x"}, "Temperature"),
+     ({8: True}, "Pictures"), ({9: None}, "Share to keep"), ({3: {"a": 1}}, "Steps")],
+)  # fmt: skip
+def test_a_bad_setting_is_told_by_its_name(client, model_name: str, change: dict, field: str):
+    values = [model_name, "", 0, 2, 0, 1, "learned", 1, 1, 1, "none"]
+    for at, value in change.items():
+        values[at] = value
+    *_, status = call(client, "generate", *values)
+    assert status["kind"] == "error"
+    assert field in status["text"]
+
+
+def test_an_error_is_told_in_the_language_of_the_page(client, model_name: str):
+    *_, status = call(client, "generate", model_name, "dragon", 0, 2, 0, 1, "learned", 1, 1, 1, "none", language="ru")
+    assert status["text"].startswith("Настройка не подходит.")
+    _, status, *_ = call(client, "look", {"token": "gone"}, model_name, "512", 0.9, language="ru")
+    assert status["text"].startswith("Картинки ещё нет")
+
+
+def test_a_model_folder_that_is_gone_is_told_and_the_rest_goes_on(
+    client, tmp_path: Path, vae_folder: Path, model_name: str
+):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(vae_folder, copy)
+    assert call(client, "use_run", str(copy))[0]["kind"] == ""
+    shutil.rmtree(copy)
+    dropped = drop(client, png())
+    _, status, *_ = call(client, "look", {"token": dropped["token"]}, str(copy), "512", 0.9)
+    assert status["text"].startswith("This model cannot be used.")
+    _, status, *_ = call(client, "look", {"token": dropped["token"]}, model_name, "512", 0.9)
+    assert status["kind"] == ""
+
+
+def test_a_painted_change_stays_inside_the_mask(client, model_name: str):
+    dropped = drop(client, png())
+    mask = np.zeros((24, 40, 3), np.uint8)
+    mask[6:18, 10:30] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    painted = drop(client, buffer.getvalue())
+    viewer, status = call(
+        client, "paint", {"token": dropped["token"]}, {"token": painted["token"]}, model_name, "draw", 1, 1, 0, None
+    )
+    before, after = pixels(client, viewer["original"]), pixels(client, viewer["layers"][0]["token"])
+    assert np.array_equal(before[mask[..., 0] == 0], after[mask[..., 0] == 0])
+    assert not np.array_equal(before, after)
+    assert "Outside: 0 changed" in status["text"]
+
+
+def test_a_blend_ends_in_a_loop(client, model_name: str):
+    first, second = (drop(client, png(seed=seed)) for seed in (1, 2))
+    ends = [{"token": one["token"]} for one in (first, second)]
+    loop, strip, _ = call(client, "blend", *ends, model_name, "fade", 3, "128", 2)
+    assert [one["label"] for one in strip["items"]] == ["0 %", "50 %", "100 %"]
+    gif = loop.split('download href="')[1].split('"')[0]
+    with Image.open(io.BytesIO(client.get(gif).content)) as image:
+        assert image.format == "GIF"
+        assert image.n_frames == 4
+
+
+def test_the_shelf_forgets_what_was_not_used_for_longest():
+    from jeppa.studio.shelf import Kept, Shelf
+
+    shelf = Shelf(capacity=300)
+    first, second = (shelf.put(Kept(bytes(100))) for _ in range(2))
+    assert shelf.get(first) is not None
+    shelf.put(Kept(bytes(150)))
+    assert shelf.get(second) is None
+    assert shelf.get(first) is not None
+    assert shelf.size() == 250
+
+
+def test_both_languages_have_the_same_keys_and_places():
+    import string
+
+    from jeppa.studio.texts import words
+
+    english, russian = words("en"), words("ru")
+    assert english.keys() == russian.keys()
+    for key, text in english.items():
+        names = [{name for _, name, _, _ in string.Formatter().parse(one) if name} for one in (text, russian[key])]
+        assert names[0] == names[1], key
