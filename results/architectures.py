@@ -73,11 +73,11 @@ def measure(name: str, data: Path, minutes: float, work: Path) -> Json:
     """Train one candidate for that many minutes and measure it on both kinds of held-out pictures."""
     # The first stretch warms up, and the last one ends with a checkpoint: the one between them is timed.
     trial = make_settings(name, data, 3 * STRETCH)
-    ends = [time.perf_counter() for _ in train(VAEObjective(trial), trial, work / f"{name} trial")]
+    ends = [time.perf_counter() for _ in train(VAEObjective(trial), work / f"{name} trial")]
     config = make_settings(name, data, round(60.0 * minutes * STRETCH / (ends[2 * STRETCH] - ends[STRETCH])))
     objective = VAEObjective(config)
     began = time.perf_counter()
-    for _ in train(objective, config, work / name):
+    for _ in train(objective, work / name):
         pass
     seconds = time.perf_counter() - began
     vae = load_model(work / name).codec.vae
@@ -90,7 +90,7 @@ def measure(name: str, data: Path, minutes: float, work: Path) -> Json:
         "name": name,
         "parameters": sum(parameter.numel() for parameter in vae.parameters()),
         "steps": config.optim.steps,
-        "crops": objective.images_seen(config.optim.steps),
+        "crops": objective.data.images_seen(config.optim.steps),
         "training_seconds": round(seconds, 1),
         "metrics": {kind: {key: values[key] for key in keys} for kind, values in metrics.items()},
     }

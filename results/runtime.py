@@ -21,7 +21,7 @@ from jeppa.diffusion import Denoiser, make_unet
 from jeppa.lab.bench import make_training_run, seconds
 from jeppa.runtime import Runtime, lay_out, prepare
 from jeppa.train import VAEObjective
-from jeppa.train.step import autocast, placed
+from jeppa.train.step import autocast, place
 from jeppa.vae import HeteroscedasticVAE
 from results.record import (
     Json,
@@ -109,14 +109,14 @@ def prepare_denoising() -> MakeWork:
 def prepare_training() -> MakeWork:
     """Loss and gradients of one batch."""
     config = make_training_run()
-    batch = next(iter(VAEObjective(config).batches(0, 1)))
+    batch = next(iter(VAEObjective(config).data.batches(0, 1)))
 
     def make_work(runtime: Runtime) -> Work:
         objective = VAEObjective(config)
         lay_out(objective, runtime)
 
         def work() -> None:
-            batch_drawn = placed(objective.draw(batch, torch.Generator().manual_seed(0)), torch.device("cpu"), runtime)
+            batch_drawn = place(objective.draw(batch, torch.Generator().manual_seed(0)), torch.device("cpu"), runtime)
             with autocast(torch.device("cpu"), runtime):
                 terms = objective(batch_drawn)
             terms["loss"].mean().backward()

@@ -32,7 +32,7 @@ def train_vae(config: VAERun, run: Path, start: Path | None = None) -> Heterosce
     Returns:
         The model with averaged weights, as `load_model` gives it.
     """
-    for _ in train(VAEObjective(config, start), config, run):
+    for _ in train(VAEObjective(config, start), run):
         pass
     return load_model(run).codec.vae
 

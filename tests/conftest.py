@@ -46,7 +46,7 @@ def vae_folder(tiny_run: VAERun, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from jeppa.train import VAEObjective, train
 
     run = tmp_path_factory.mktemp("vae") / "run"
-    for _ in train(VAEObjective(tiny_run), tiny_run, run):
+    for _ in train(VAEObjective(tiny_run), run):
         pass
     return run
 
@@ -70,7 +70,7 @@ def diffusion_folder(vae_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     }  # fmt: skip
     config = with_classes(parse(DiffusionRun, values, "test"))
     run = tmp_path_factory.mktemp("diffusion") / "run"
-    for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), config, run):
+    for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), run):
         pass
     return run
 

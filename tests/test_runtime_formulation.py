@@ -6,7 +6,15 @@ from torch import Tensor, nn
 
 from jeppa.config import DenoiserConfig
 from jeppa.diffusion import Denoiser, make_unet
-from jeppa.runtime import EXACT, Runtime, cast_weights, denoiser_runtime, norms_in_default_layout, prepare, vae_runtime
+from jeppa.runtime import (
+    EXACT,
+    Runtime,
+    cast_weights,
+    denoiser_runtime,
+    prepare,
+    put_norms_in_default_layout,
+    vae_runtime,
+)
 from jeppa.vae import HeteroscedasticVAE
 
 BF16 = Runtime("bf16", True, flat_norms=True)
@@ -78,7 +86,7 @@ def test_norms_in_the_default_layout_have_the_same_values_and_gradients(layout: 
 
     seen: list[bool] = []
     plain, plain_gradients = answer()
-    handles = norms_in_default_layout(net)
+    handles = put_norms_in_default_layout(net)
     spy = net[1].register_forward_pre_hook(lambda _, given: seen.append(given[0].is_contiguous()))
     flat, flat_gradients = answer()
     torch.testing.assert_close(flat, plain)

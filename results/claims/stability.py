@@ -108,7 +108,7 @@ def run_job(job: Job, work: Path) -> str:
     level: float | None = None
     try:
         # Stops one step short of the configured end (the first record is the start): no export, no checkpoint.
-        for _ in islice(train(objective, config, folder), STEPS + 1):
+        for _ in islice(train(objective, folder), STEPS + 1):
             pass
         level = measure_psnr(objective.model.eval(), config.data.data)
     except TrainingError:

@@ -38,7 +38,7 @@ def train_denoiser(vae: Path, data: Path, work: Path, seed: int) -> None:
     config = with_classes(
         DiffusionRun(seed=seed, vae=str(vae), model=MODEL, classes=True, views=2514, data=crops, optim=OPTIM)
     )
-    for _ in train(DiffusionObjective(config, load_model(vae).codec), config, locate_run(work, seed), resume=True):
+    for _ in train(DiffusionObjective(config, load_model(vae).codec), locate_run(work, seed), resume=True):
         pass
 
 

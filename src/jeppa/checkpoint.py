@@ -144,7 +144,7 @@ def verify(folder: Path) -> str | None:
 
 
 def run_id(run: Path) -> str | None:
-    """The id that tells the checkpoints of `run` from strangers; None for a folder without one."""
+    """The id that distinguishes checkpoints of `run` from those of other runs; None for a folder without one."""
     path = run / RUN_ID
     return path.read_text(encoding="utf-8").strip() if path.is_file() else None
 
@@ -167,7 +167,7 @@ def _write_manifest(folder: Path, step: int, origin: Mapping[str, Any]) -> None:
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
-    """Rename; what stood there is removed only when the new folder is on the disk under its name."""
+    """Rename; a folder of that name is removed only when the new one is on the disk in its place."""
     aside = target.with_suffix(".old")
     if target.exists():
         shutil.rmtree(aside, ignore_errors=True)
@@ -203,9 +203,9 @@ def _is_foreign(folder: Path, run: Path) -> bool:
 
 
 def _checkpoint_folders(run: Path) -> list[Path]:
-    """Checkpoint folders, the highest step first; unfinished ones (.tmp) and strangers are left out."""
-    found = [path for path in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: (_step(path), path.suffix != ".old"), reverse=True)
+    """Checkpoint folders, the highest step first; unfinished ones (.tmp) and folders of other names are left out."""
+    folders = [path for path in (run / "checkpoints").glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(folders, key=lambda path: (_step(path), path.suffix != ".old"), reverse=True)
 
 
 def _step(folder: Path) -> int:

@@ -1,9 +1,10 @@
-"""Settings as validated, documented models; presets; strict YAML.
+"""All settings of models, runs and samplers, as validated models with a description of each field.
 
-Every setting is a field here once: the command line takes its flags, defaults and help from these fields,
-a run folder's `config.yaml` is these fields, and an unknown key is an error that names the nearest known one.
+Every setting is defined once, as a field here. The command line takes its flags, defaults and help from these fields, a
+run folder's `config.yaml` holds them, and an unknown key is an error that names the nearest known one.
 
-Nothing here needs torch, so that the command line has its flags and their help at once.
+Nothing here imports torch, which takes seconds, so that the command line shows its help at once. What depends on the
+likelihood is therefore not here but in `jeppa.vae.likelihoods`.
 """
 
 import difflib
@@ -27,17 +28,15 @@ PredictionKind = Literal["v_prediction", "epsilon", "sample"]
 Architecture = Literal["kl", "pyramid"]
 Preset = Literal["tiny", "small", "sd"]
 Precision = Literal["auto", "exact", "bf16"]
-HEADLESS = frozenset({"shared", "fixed"})
-"""Likelihoods with one variance for all pixels."""
 LPIPS_SIDE = 32
 MAX_SIDE = 8192
 
-# So that the outline of a model that a stranger describes is built in no time.
+# Limits of what a stranger's file can describe, so that even the largest model is outlined in no time.
 MAX_WIDTH = 8192
 MAX_LAYERS = 32
 MAX_CLASSES = 1_000_000
 
-# Of anything that is counted: beyond it lies a slip of the keyboard.
+# Upper limit of every count; more can only be a typing error.
 MAX_COUNT = 1_000_000_000
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 
@@ -174,7 +173,7 @@ class OptimConfig(Settings):
     warmup_steps: int = Field(100, ge=0, le=MAX_COUNT, description="Steps of linear warm-up before the cosine decay.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the averaged weights.")
-    precision: Annotated[Precision, BeforeValidator(lambda given: "exact" if given == "fp32" else given)] = Field(
+    precision: Annotated[Precision, BeforeValidator(lambda value: "exact" if value == "fp32" else value)] = Field(
         "auto", description="auto measures at the start; exact is fp32 in the default layout; bf16 is taken as it is."
     )
     gradient_checkpointing: bool = Field(
@@ -232,10 +231,10 @@ class VAERun(Settings):
 
     @model_validator(mode="after")
     def _something_learns(self) -> Self:
-        if self.frozen == "mean" and (self.likelihood in HEADLESS or self.perceptual > 0.0):
-            what = "perceptual is of the mean" if self.perceptual else f"{self.likelihood} has no sigma head"
+        if self.frozen == "mean" and self.perceptual > 0.0:
             raise ValueError(
-                f"frozen: mean leaves nothing but the sigma head to learn, but {what}: leave one of them out"
+                "frozen: mean leaves nothing but the sigma head to learn, but perceptual is of the mean: leave one of "
+                "them out"
             )
         return self
 
@@ -363,11 +362,11 @@ def _did_you_mean(location: tuple[int | str, ...], model: type[Settings]) -> str
 
 Variance = Literal["learned", "none"]
 VARIANCE: Variance = "none"
-"""What is done unless the user says otherwise."""
+"""The default."""
 
 
 class DDIMSettings(Settings):
-    """What any DDIM must know, also one that runs backwards; a model checks them when it is asked."""
+    """Settings of DDIM in both directions, sampling and inversion; the model that samples checks their ranges."""
 
     steps: int = Field(25, description="DDIM steps, 1 to the 1000 of training.")
     label: str | None = Field(None, description="Class name, for a model with classes.")

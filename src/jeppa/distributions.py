@@ -1,4 +1,4 @@
-"""The families of p(x|z) and q(z|x): diagonal Gaussian, Student's t, and a Gaussian over bands.
+"""The families of p(x|z) and q(z|x): diagonal Gaussian, Student's t, and either of them over bands.
 
 Diagonal Gaussian: a mean and a log-variance per element. Units: natural log throughout; `logvar` is the natural log
 of the variance; log(2*pi) is included. Sums run over all dimensions but the first, in float32 for any narrower input,
@@ -20,9 +20,9 @@ them.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from scipy.special import gammaincinv
@@ -34,7 +34,7 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 
 class Predictive(Protocol):
-    """What a decoder answers: a distribution of the image, `[B,3,H,W]`, whatever its family.
+    """What a decoder predicts: a distribution of the image, `[B,3,H,W]`, of any family.
 
     `element_*` are in the basis in which the elements are independent: pixels, or bands (`jeppa.distributions`).
     """
@@ -64,6 +64,24 @@ class Predictive(Protocol):
 
     def element_nll(self, x: Tensor) -> Tensor:
         """Negative log density of each independent element in nats; sums to `-log_prob`."""
+
+    @property
+    def element_side(self) -> int:
+        """Side in pixels of the block that an element belongs to: 1, or that of a cell for bands."""
+
+    @classmethod
+    def from_elements(cls, mean: Tensor, element_logvar: Tensor, basis: Basis, degrees: Tensor | None) -> "Predictive":
+        """The distribution that a sigma head describes; a class ignores what its family does not have.
+
+        Args:
+            mean: `[B,3,H,W]`.
+            element_logvar: natural log of the variance of each independent element, same shape.
+            basis: of the bands.
+            degrees: degrees of freedom, a scalar, for an arm with tails.
+        """
+
+    def around(self, mean: Tensor, element_logvar: Tensor) -> Self:
+        """The same family with the same other parameters, around another mean and with other variances."""
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density in nats, `[B]`."""
@@ -95,25 +113,39 @@ class DiagonalGaussian:
         return self.logvar
 
     @property
+    def element_side(self) -> int:
+        """1: each pixel is an element."""
+        return 1
+
+    @classmethod
+    def from_elements(cls, mean: Tensor, element_logvar: Tensor, basis: Basis, degrees: Tensor | None) -> Self:
+        """The Gaussian of this mean and log-variance; basis and degrees are not used."""
+        return cls(mean, element_logvar)
+
+    def around(self, mean: Tensor, element_logvar: Tensor) -> Self:
+        """The same family around another mean and with another log-variance."""
+        return replace(self, mean=mean, logvar=element_logvar)
+
+    @property
     def var(self) -> Tensor:
         """Variance, shape of `logvar`."""
-        return wide(self.logvar).exp()
+        return widen(self.logvar).exp()
 
     @property
     def std(self) -> Tensor:
         """Standard deviation (what people are shown as sigma), shape of `logvar`."""
-        return (0.5 * wide(self.logvar)).exp()
+        return (0.5 * widen(self.logvar)).exp()
 
     def element_residual(self, x: Tensor) -> Tensor:
         """x - mean."""
-        return wide(x) - wide(self.mean)
+        return widen(x) - widen(self.mean)
 
     def element_nll(self, x: Tensor) -> Tensor:
         """Negative log density of each element of `x` in nats, shape of `mean`.
 
         Source: -log N(x; m, v) = 1/2 [log 2 pi + log v + (x - m)^2 / v].
         """
-        return gaussian_nll(self.element_residual(x), wide(self.logvar))
+        return gaussian_nll(self.element_residual(x), widen(self.logvar))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log density of `x` in nats, summed over all but the first dimension: `[B]`."""
@@ -128,13 +160,13 @@ class DiagonalGaussian:
 
         `other` defaults to the standard normal. Source: Kingma and Welling, arXiv 1312.6114, appendix B.
         """
-        mean = wide(self.mean)
-        logvar = wide(self.logvar).expand_as(mean)
+        mean = widen(self.mean)
+        logvar = widen(self.logvar).expand_as(mean)
         if other is None:
             per_element = mean.square() + logvar.exp() - 1.0 - logvar
         else:
-            prior_logvar = wide(other.logvar)
-            squared = (mean - wide(other.mean)).square()
+            prior_logvar = widen(other.logvar)
+            squared = (mean - widen(other.mean)).square()
             per_element = (squared + logvar.exp()) * (-prior_logvar).exp() - 1.0 + prior_logvar - logvar
         return 0.5 * per_element
 
@@ -145,7 +177,7 @@ class DiagonalGaussian:
             generator: one generator for the batch, or a list with one for each sample, so that a sample
                 does not depend on the batch that it is drawn in.
         """
-        return wide(self.mean) + self.std * standard_normal(self.mean, generator)
+        return widen(self.mean) + self.std * standard_normal(self.mean, generator)
 
     def quantile(self, probability: float) -> Tensor:
         """The value below which `probability` (0 to 1, exclusive) of the mass lies, shape of `mean`.
@@ -156,11 +188,11 @@ class DiagonalGaussian:
         if not 0.0 < probability < 1.0:
             raise ValueError(f"probability is {probability}, but must lie strictly between 0 and 1")
         z_score = math.sqrt(2.0) * torch.erfinv(torch.tensor(2.0 * probability - 1.0, dtype=torch.float64))
-        return wide(self.mean) + float(z_score) * self.std
+        return widen(self.mean) + float(z_score) * self.std
 
 
-def wide(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is where it is float64, as a check of gradients needs."""
+def widen(x: Tensor) -> Tensor:
+    """`x` in float32, but float64 stays float64, which numerical checks of gradients need."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -181,7 +213,7 @@ def standard_normal(like: Tensor, generator: torch.Generator | list[torch.Genera
         return _draw(like.shape, generator, like.device)
     if len(generator) != like.shape[0]:
         raise ValueError(f"{len(generator)} generators for a batch of {like.shape[0]}: give one for each sample")
-    return torch.stack([_draw(like.shape[1:], one, like.device) for one in generator])
+    return torch.stack([_draw(like.shape[1:], source, like.device) for source in generator])
 
 
 def _draw(shape: torch.Size, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -220,6 +252,21 @@ class DiagonalStudentT:
     def element_logvar(self) -> Tensor:
         """`logvar` itself: the pixels are independent."""
         return self.logvar
+
+    @property
+    def element_side(self) -> int:
+        """1: each pixel is an element."""
+        return 1
+
+    @classmethod
+    def from_elements(cls, mean: Tensor, element_logvar: Tensor, basis: Basis, degrees: Tensor | None) -> Self:
+        """The t distributions of this mean, log-variance and degrees, which must be given; basis is not used."""
+        assert degrees is not None
+        return cls(mean, element_logvar, degrees)
+
+    def around(self, mean: Tensor, element_logvar: Tensor) -> Self:
+        """The same family around another mean and with another log-variance."""
+        return replace(self, mean=mean, logvar=element_logvar)
 
     def element_residual(self, x: Tensor) -> Tensor:
         """x - mean, float32."""
@@ -305,9 +352,9 @@ class BandGaussian:
         mean: in pixels, `[B,3,H,W]`, H and W multiples of 8.
         band_logvar: natural log of the variance of each coefficient, same shape, in the layout of `to_bands`.
         basis: which transform.
-        degrees: degrees of freedom of the coefficients, scalar tensor above 2, or None for Gaussian ones. A band
-            holds a few edges and much of nothing, so its coefficients have heavy tails; a pixel sums up many of
-            them and stays close to Gaussian.
+        degrees: degrees of freedom of the coefficients, scalar tensor above 2, or None for Gaussian ones. A band is
+            zero almost everywhere but for a few edges, so its coefficients have heavy tails; a pixel sums up many
+            of them and stays close to Gaussian.
     """
 
     mean: Tensor
@@ -317,13 +364,27 @@ class BandGaussian:
 
     @property
     def df(self) -> float | None:
-        """None: each pixel's marginal is Gaussian, or by the central limit theorem about so."""
+        """None: each pixel's marginal is Gaussian, or nearly so by the central limit theorem."""
         return None
 
     @property
     def element_logvar(self) -> Tensor:
         """Log-variance of the coefficients."""
         return self.band_logvar
+
+    @property
+    def element_side(self) -> int:
+        """A coefficient belongs to a whole cell."""
+        return CELL
+
+    @classmethod
+    def from_elements(cls, mean: Tensor, element_logvar: Tensor, basis: Basis, degrees: Tensor | None) -> Self:
+        """The distribution of this mean whose coefficients have this log-variance."""
+        return cls(mean, element_logvar, basis, degrees)
+
+    def around(self, mean: Tensor, element_logvar: Tensor) -> Self:
+        """The same family around another mean and with other variances of the coefficients."""
+        return replace(self, mean=mean, band_logvar=element_logvar)
 
     @property
     def logvar(self) -> Tensor:
@@ -386,8 +447,8 @@ def _lapping(length: int) -> Tensor:
     """Orthonormal pre-filter across the borders of cells that turns a block DCT into the lapped transform.
 
     At each border the mirror-symmetric part of the surrounding 8 samples stays, the antisymmetric one is rotated, so
-    a constant stays one. Source: Tran, Liang and Tu, Lapped Transform via Time-Domain Pre- and Post-Filtering, IEEE
-    Trans. Signal Processing 51(6), 2003, with the rotation that makes it Malvar's lapped orthogonal transform.
+    a constant stays a constant. Source: Tran, Liang and Tu, Lapped Transform via Time-Domain Pre- and Post-Filtering,
+    IEEE Trans. Signal Processing 51(6), 2003, with the rotation that makes it Malvar's lapped orthogonal transform.
     """
     half = CELL // 2
     eye, flip = torch.eye(half, dtype=torch.float64), torch.eye(half, dtype=torch.float64).flip(0)

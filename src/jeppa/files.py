@@ -1,15 +1,14 @@
-"""Files from people and from strangers: what is read is a regular file and bounded, what is written survives a kill.
+"""Read files that may come from strangers, within limits, and write files so that a kill leaves no half of one.
 
-- `open_regular` opens regular files alone: a named pipe in a stranger's folder would wait forever for somebody to
-  write to it.
-- `read_json`: bounded in size, no key twice, no NaN, an object at the top. Python's reader keeps the last of two
-  equal keys, so that two programs can see two different files; it accepts NaN, which is no JSON; and it answers deep
-  nesting with an error of its own.
-- `read_yaml`: plain values, no tags, no aliases, no key twice, bounded in every way. PyYAML's safe reader builds no
-  foreign objects, but an alias can stand for a list of aliases (ten lines make a billion entries), the last of two
-  equal keys wins without a word, and deep nesting ends in errors or in quadratic time. Here the stream of events,
-  which costs next to nothing, is checked before any value is built.
-- `write_text_atomically` leaves the old or the new text, and `make_folder` a folder that can be written to.
+- `open_regular` opens only regular files. Reading a named pipe in a stranger's folder would wait forever.
+- `read_json` limits the size, refuses repeated keys and NaN, and expects an object at the top. Python's reader keeps
+  the last of two equal keys, so two programs can read one file differently; it accepts NaN, which JSON does not have;
+  and deep nesting raises an error of its own kind.
+- `read_yaml` accepts plain values only: no tags, no aliases, no repeated keys, and limits on size and depth. PyYAML's
+  safe reader builds no foreign objects, but an alias can stand for a list of aliases (ten lines make a billion
+  entries), the last of two equal keys silently wins, and deep nesting ends in errors or quadratic time. So the events
+  of the parser, which cost next to nothing, are checked before any value is built.
+- `write_text_atomically` leaves the old or the new text, never a part. `make_folder` makes a folder for output.
 """
 
 import json
@@ -45,10 +44,10 @@ MAX_JSON_BYTES = 2**20
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
-        CheckpointError: missing, too large, or not what `parse_json` takes.
+        CheckpointError: missing, too large, or refused by `parse_json`.
     """
     try:
         with open_regular(path) as stream:
@@ -60,11 +59,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, origin: str) -> dict[str, Any]:
-    """The object that `content` spells.
+    """Parse a JSON object.
 
     Args:
         content: UTF-8, at most `MAX_JSON_BYTES`.
-        origin: what the error calls it.
+        origin: name of the content in errors.
 
     Raises:
         CheckpointError: too large, damaged, nested too deeply, no object, or with a key twice or a NaN in it.
@@ -82,11 +81,11 @@ def parse_json(content: bytes, origin: str) -> dict[str, Any]:
 
 
 def _refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         keys = [key for key, _ in pairs]
         raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} twice")
-    return found
+    return values
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -96,7 +95,7 @@ def _refuse_constant(name: str) -> NoReturn:
 MAX_YAML_BYTES = 64 * 1024
 MAX_DEPTH = 16
 
-# Numbers of more digits would be slow to make and cannot even be printed.
+# Longer numbers would be slow to convert, and Python refuses to print them.
 MAX_SCALAR = 1024
 MAX_SHOWN = 60
 
@@ -105,7 +104,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping of plain values.
 
     Raises:
-        ConfigError: missing, no regular file, larger than 64 KiB, or not what `parse_yaml` takes.
+        ConfigError: missing, no regular file, larger than 64 KiB, or refused by `parse_yaml`.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; give an existing YAML file")
@@ -118,11 +117,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(content: bytes, origin: str) -> dict[str, Any]:
-    """The mapping that `content` spells.
+    """Parse a YAML mapping.
 
     Args:
         content: UTF-8, at most 64 KiB.
-        origin: what the error calls it.
+        origin: name of the content in errors.
 
     Raises:
         ConfigError: one line that names the key: too large, damaged, no mapping, nested too deeply, or with tags,
@@ -142,7 +141,7 @@ def parse_yaml(content: bytes, origin: str) -> dict[str, Any]:
 
 
 def shorten(value: Any) -> str:
-    """A given value as an error shows it, whatever its size and type."""
+    """A value of any size and type as short text for an error."""
     return _shown.repr(value)
 
 

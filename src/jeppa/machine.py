@@ -1,4 +1,4 @@
-"""What a figure was made on (processor, memory, versions and commit), and how a shortage of memory shows."""
+"""Describe the machine that made a figure (processor, memory, versions, commit), and recognise a lack of memory."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were made on."""
+    """Processor, memory, system and versions, for the record of a measurement."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": processor(),
@@ -28,13 +28,13 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
+    """Versions of Python and of the packages that measurements depend on."""
     names = ("jeppa", "torch", "diffusers", "numpy", "pillow", "scikit-image", "scoringrules", "torchmetrics")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def commit() -> str | None:
-    """The commit of the source tree that runs, or None outside one."""
+    """The git commit of the source tree that this file is in, or None if it is in none."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -44,15 +44,15 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """Its name, with those of the instructions that decide how fast nets run on it: `AMD EPYC (avx2, avx512f)`."""
+    """Name of the processor and its instruction sets that make nets fast, as in `AMD EPYC (avx2, avx512f)`."""
     fields = _fields()
     name = fields.get("model name") or platform.processor()
-    found = [instruction for instruction in INSTRUCTIONS if instruction in fields.get("flags", "").split()]
-    return f"{name} ({', '.join(found)})" if found else name
+    present = [instruction for instruction in INSTRUCTIONS if instruction in fields.get("flags", "").split()]
+    return f"{name} ({', '.join(present)})" if present else name
 
 
 def _fields() -> dict[str, str]:
-    """Of the first core in /proc/cpuinfo; none where there is no such file."""
+    """The fields of the first core in /proc/cpuinfo; empty on systems without that file."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return {}
@@ -60,8 +60,8 @@ def _fields() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-# On a processor torch says it by a RuntimeError: its own allocator, that of C++, and oneDNN's. "Could not create a
-# primitive descriptor" is another thing: oneDNN has no kernel for what it was given.
+# On a CPU, a lack of memory is a RuntimeError of torch with the message of its own allocator, of C++'s or of oneDNN's.
+# oneDNN's "could not create a primitive descriptor" is another error: it has no kernel for the given shapes.
 _MESSAGES = re.compile(
     r"can't allocate memory|bad_alloc|could not (create a memory|(create|execute) a primitive)(?! descriptor)"
 )
@@ -75,5 +75,5 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def note(text: str) -> None:
-    """Tell one line on standard error, or wherever the application sends the log of jeppa."""
+    """Log one line: to standard error, unless the application sends the log of jeppa elsewhere."""
     logging.getLogger("jeppa").warning(text)

@@ -1,4 +1,4 @@
-"""Showing long work: a bar with images per second and time left on a terminal, plain lines elsewhere."""
+"""Show the progress of long work: on a terminal a bar with images per second and time left, elsewhere plain lines."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ PLAIN_LINE_SECONDS = 10.0
 
 
 def follow(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:
-    """Run a training loop to its end, showing how far it is; returns its last record."""
+    """Run a training loop to its end and show its progress; returns its last record."""
     return _show_bar(title, records, console) if console.is_terminal else _print_lines(title, records, console)
 
 
@@ -34,13 +34,13 @@ def _show_bar(title: str, records: Iterator[StepRecord], console: Console) -> St
 
 
 def _print_lines(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:
-    record, spoken = None, time.monotonic()
+    record, last_line = None, time.monotonic()
     for record in records:
         last = record.step == record.total
         if record.note:
             console.print(f"{title}: {record.note}", markup=False, highlight=False, soft_wrap=True)
-        elif record.figures and (last or time.monotonic() - spoken >= PLAIN_LINE_SECONDS):
-            spoken = time.monotonic()
+        elif record.figures and (last or time.monotonic() - last_line >= PLAIN_LINE_SECONDS):
+            last_line = time.monotonic()
             left = (record.total - record.step) * record.images / record.step / max(record.images_per_second, 1e-9)
             line = (
                 f"{title}: step {record.step}/{record.total}, {record.images_per_second:.1f} images/s, "
@@ -51,7 +51,7 @@ def _print_lines(title: str, records: Iterator[StepRecord], console: Console) ->
 
 
 def describe(figures: dict[str, float]) -> str:
-    """The few figures of a log line that a person follows."""
+    """The figures of a log line that matter to a person who watches the training."""
     units = {"psnr": "PSNR {:.2f} dB", "elbo_bpd": "{:.3f} bits/dim", "rate_bpd": "rate {:.3f}"}
     known = [text.format(figures[key]) for key, text in units.items() if key in figures]
     return ", ".join(known) if known or not figures else f"loss {figures['loss']:.4f}" if "loss" in figures else ""

@@ -1,12 +1,12 @@
-"""How a net is run on this machine: number format, memory layout and formulation, measured once for each net.
+"""In which number format and memory layout a net runs fastest on this machine, measured once for each net.
 
-bf16 convolutions are about ten times faster than fp32 on processors with AMX and hundreds of times slower on
-those without any bf16 instructions, so nothing is assumed. A candidate must beat plain fp32 clearly to be
-taken, and the choice is remembered, so that a run repeated on the same machine makes the same one.
+bf16 convolutions are about ten times faster than fp32 on processors with AMX and hundreds of times slower on those
+without any bf16 instructions, so nothing is assumed. A candidate is chosen only if it is clearly faster than plain
+fp32. The choice is remembered, so that a run repeated on the same machine makes the same choice.
 
-The same net keeps its keys and weights whatever it runs in. Convolutions want channels last. Group norm of bf16 in
-that layout does not: its backward pass takes about fourteen times as long as in the default one, more than two copies
-around it cost.
+The names of a net's weights do not depend on the choice. Convolutions are fastest channels last, but the backward pass
+of a bf16 group norm takes about fourteen times as long in that layout as in the default one. `flat_norms` therefore
+copies the input of each norm to the default layout and its output back, which costs less.
 """
 
 import copy
@@ -83,13 +83,13 @@ Work = Callable[[Runtime], object]
 
 
 def choose_runtime(wanted: Precision, net: nn.Module, kind: str, work: Work) -> Runtime:
-    """The runtime for `net` on this machine, measured when `wanted` is auto.
+    """Choose the runtime for `net` on this machine; it is measured when `wanted` is auto.
 
     Args:
         wanted: auto measures; exact is fp32 in torch's default layout; bf16 is taken as it is, channels last.
-        net: on its device; only its shapes and device are looked at here.
+        net: on its device; only its shapes and its device matter here.
         kind: what is measured, such as the shape of a batch: part of the key under which the choice is remembered.
-        work: one piece of the real work under a given runtime; must leave nothing changed.
+        work: does a piece of the real work under the runtime that it is called with, and changes nothing.
     """
     device = next(net.parameters()).device
     if wanted == "exact":
@@ -158,17 +158,17 @@ def _cache_file() -> Path:
 
 
 def _recall(key: str) -> Runtime | None:
-    """What was chosen before; None where nothing was, or what stands there is no runtime."""
-    entry = _remembered().get(key)
-    known = {(one.precision, one.channels_last, one.flat_norms) for one in (EXACT, *CANDIDATES)}
+    """What was chosen before; None if nothing was chosen, or the entry is not one of the candidates."""
+    entry = _read_choices().get(key)
+    known = {(r.precision, r.channels_last, r.flat_norms) for r in (EXACT, *CANDIDATES)}
     try:
-        found = Runtime(**entry) if isinstance(entry, dict) else None
-        return found if found and (found.precision, found.channels_last, found.flat_norms) in known else None
+        choice = Runtime(**entry) if isinstance(entry, dict) else None
+        return choice if choice and (choice.precision, choice.channels_last, choice.flat_norms) in known else None
     except TypeError:
         return None
 
 
-def _remembered() -> dict[str, Any]:
+def _read_choices() -> dict[str, Any]:
     try:
         content = json.loads(_cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -180,17 +180,17 @@ def _remember(key: str, choice: Runtime) -> None:
     path = _cache_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, json.dumps({**_remembered(), key: asdict(choice)}))
+        write_text_atomically(path, json.dumps({**_read_choices(), key: asdict(choice)}))
     except OSError:
         return  # A read-only home only costs measuring again.
 
 
 CASTABLE = (nn.Conv2d, nn.Linear)
-"""What computes in bf16. Norms keep float32 weights (their kernels take both), and buffers keep their precision."""
+"""Layers whose weights become bf16. Norms keep float32 weights (their kernels take both), and buffers their type."""
 BLOCKS = (
     AttnDownBlock2D, AttnUpBlock2D, DownBlock2D, DownEncoderBlock2D, UNetMidBlock2D, UpBlock2D, UpDecoderBlock2D,
 )  # fmt: skip
-"""What is compiled, each by itself: what stands between them is cheap, and some of it is hooked."""
+"""Blocks that are compiled, each by itself. What lies between them is cheap, and some of it has hooks."""
 VERSIONS = 64
 """Most compiled versions of one kind of block: levels of all nets times shapes of crops."""
 
@@ -206,21 +206,21 @@ def prepare(net: nn.Module, runtime: Runtime) -> None:
 
 
 def lay_out(net: nn.Module, runtime: Runtime) -> list[RemovableHandle]:
-    """Change the memory layout of `net` in place, all that training needs beside autocast.
+    """Change the memory layout of `net` in place; training needs nothing else beside autocast.
 
     Returns:
-        Handles; removing them all undoes the detour of the norms.
+        Handles of the hooks around group norms; removing them all takes the hooks away.
     """
     net.to(memory_format=runtime.memory_format)  # type: ignore[call-overload]
     if runtime.compiled:
         compile_blocks(net)
-    return norms_in_default_layout(net) if runtime.flat_norms else []
+    return put_norms_in_default_layout(net) if runtime.flat_norms else []
 
 
 def compile_blocks(net: nn.Module, backend: str = "inductor") -> None:
-    """Let torch compile the blocks of `net` at their first use; one that cannot be compiled runs as it is.
+    """Let torch compile the blocks of `net` at their first use; a block that cannot be compiled runs uncompiled.
 
-    Names of weights stay.
+    The names of weights do not change.
 
     Args:
         net: changed in place.
@@ -241,8 +241,8 @@ def cast_weights(net: nn.Module, dtype: torch.dtype) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
-def norms_in_default_layout(net: nn.Module) -> list[RemovableHandle]:
-    """Let every group norm of `[B,C,H,W]` work in torch's default layout and answer channels last.
+def put_norms_in_default_layout(net: nn.Module) -> list[RemovableHandle]:
+    """Let every group norm of `[B,C,H,W]` work in torch's default layout and return its output channels last.
 
     Returns:
         Handles; removing them all undoes it.
@@ -267,12 +267,12 @@ def _to_channels_last(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> T
 
 Net = TypeVar("Net", bound=nn.Module)
 SIDE = 16
-"""Of the latents that are measured on: a picture of 128 pixels."""
+"""Side of the latents on which time is measured: those of a picture of 128 pixels."""
 BATCH = 4
 
 
 def vae_runtime(vae: HeteroscedasticVAE, precision: Precision) -> Runtime:
-    """How to encode and decode."""
+    """The runtime for encoding and decoding."""
     x = torch.zeros(1, 3, SIDE * FACTOR, SIDE * FACTOR)
     return choose_runtime(
         precision, vae, "encode and decode", _on_copy(vae, lambda net: net.decode(net.encode(x).mean))
@@ -280,7 +280,7 @@ def vae_runtime(vae: HeteroscedasticVAE, precision: Precision) -> Runtime:
 
 
 def denoiser_runtime(denoiser: Denoiser, precision: Precision) -> Runtime:
-    """How to take a step."""
+    """The runtime for a denoising step."""
     unet = denoiser.unet.config
     channels = unet.in_channels // denoiser.patch**2
     zt, t = torch.zeros(BATCH, channels, SIDE, SIDE), torch.zeros(BATCH, dtype=torch.long)
@@ -291,13 +291,13 @@ def denoiser_runtime(denoiser: Denoiser, precision: Precision) -> Runtime:
 
 def _on_copy(net: Net, work: Callable[[Net], object]) -> Callable[[Runtime], object]:
     @functools.lru_cache(maxsize=1)
-    def prepared(runtime: Runtime) -> Net:
+    def prepare_copy(runtime: Runtime) -> Net:
         twin = copy.deepcopy(net)
         prepare(twin, runtime)
         return twin
 
-    def measured(runtime: Runtime) -> None:
+    def run_copy(runtime: Runtime) -> None:
         with torch.no_grad():
-            work(prepared(runtime))
+            work(prepare_copy(runtime))
 
-    return measured
+    return run_copy

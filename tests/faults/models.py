@@ -73,19 +73,21 @@ def hostile_tensors() -> Iterator[tuple[str, bytes, str]]:
     yield "duplicate key", tensor_file(twice.encode(), values), "twice"
     later = max((weight, bias), key=lambda entry: entry["data_offsets"][0])
     moved = {**later, "data_offsets": [offset - 4 for offset in later["data_offsets"]]}
-    yield "overlap", changed(**{"weight" if later is weight else "bias": moved}), "overlaps"
-    yield "gap", tensor_file(header, values + b"\0" * 8), "bytes"
-    yield "out of range", changed(bias={**bias, "data_offsets": [2**40, 2**40 + 12]}), "gap"
+    yield "overlap", changed(**{"weight" if later is weight else "bias": moved}), "invalid offset"
+    yield "gap", tensor_file(header, values + b"\0" * 8), "not fully covered"
+    yield "out of range", changed(bias={**bias, "data_offsets": [2**40, 2**40 + 12]}), "invalid offset"
     yield "shape of 2^62", changed(bias={**bias, "shape": [2**62]}), "shape"
-    yield "negative offset", changed(bias={**bias, "data_offsets": [-12, 0]}), "counts"
-    yield "unknown type", changed(bias={**bias, "dtype": "O"}), "type"
+    yield "negative offset", changed(bias={**bias, "data_offsets": [-12, 0]}), "integer `-12`"
+    yield "unknown type", changed(bias={**bias, "dtype": "O"}), "unknown variant `O`"
+    half = {**bias, "dtype": "F4", "shape": [24]}
+    yield "a type that torch has no finite numbers of", changed(bias=half), "only F64"
     yield "NaN weight", save(nan), "NaN"
     yield "infinite weight", save({**GOOD, "bias": torch.full((3,), float("inf"))}), "infinity"
     yield "wrong shape", save({**GOOD, "bias": torch.zeros(4)}), "another architecture"
     yield "wrong type", save({**GOOD, "bias": torch.zeros(3, dtype=torch.float64)}), "another architecture"
     yield "missing name", save({"weight": GOOD["weight"]}), "missing"
     yield "unknown name", save({**GOOD, "more": torch.zeros(1)}), "not known"
-    yield "truncated", good[:-4], "bytes"
+    yield "truncated", good[:-4], "not fully covered"
 
 
 def spoil(folder: Path, canary: Path) -> Iterator[tuple[str, Callable[[], object]]]:

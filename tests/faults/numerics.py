@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from jeppa.config import Likelihood
-from jeppa.distributions import BandGaussian, DiagonalGaussian, DiagonalStudentT, Predictive
+from jeppa.distributions import DiagonalGaussian, Predictive
 from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE
-from jeppa.vae.sigma_head import bounded_logvar
+from jeppa.vae.sigma_head import bound_logvar
 from results.synthetic import known_gaussian
 
 LEAST_SIGMA = torch.tensor(-6.0).exp()
@@ -62,11 +62,9 @@ def gradients_are_right() -> bool:
 
 def predicted(arm: Likelihood, mean: Tensor, raw: Tensor) -> Predictive:
     """A decoder's answer of the family of `arm`, its log-variance bounded as the sigma head bounds it."""
-    logvar, degrees = bounded_logvar(raw), torch.tensor(3.0)
-    family = LIKELIHOODS[arm].family
-    if family in ("band", "band-t"):
-        return BandGaussian(mean, logvar, "lapped", degrees if family == "band-t" else None)
-    return DiagonalStudentT(mean, logvar, degrees) if family == "student-t" else DiagonalGaussian(mean, logvar)
+    logvar, degrees = bound_logvar(raw), torch.tensor(3.0)
+    tails = degrees if LIKELIHOODS[arm].tails else None
+    return LIKELIHOODS[arm].distribution.from_elements(mean, logvar, "lapped", tails)
 
 
 def loss_and_gradients(arm: Likelihood, x: Tensor, mean: Tensor, raw: Tensor) -> list[Tensor]:
@@ -98,7 +96,7 @@ def learn_sigma(steps: int = 150) -> tuple[float, float]:
     shared = torch.tensor(-4.5)
 
     def predict(mean: Tensor) -> DiagonalGaussian:
-        return DiagonalGaussian(mean, bounded_logvar(shared + net(mean[..., None])[..., 0]))
+        return DiagonalGaussian(mean, bound_logvar(shared + net(mean[..., None])[..., 0]))
 
     for _ in range(steps):
         rows = torch.randperm(len(known.x))[:8]

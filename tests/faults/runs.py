@@ -50,7 +50,7 @@ def few_statistics() -> None:
 
 def finish(config: VAERun, run: Path, resume: bool = False, **options: Any) -> None:
     """Train to the end."""
-    for _ in train(VAEObjective(config), config, run, resume, **options):
+    for _ in train(VAEObjective(config), run, resume, **options):
         pass
 
 
@@ -58,7 +58,7 @@ def announced(config: VAERun, run: Path, saved: Path, resume: bool) -> None:
     """Train to the end, writing to `saved` each step that the loop has reported after saving it."""
     few_statistics()
     with saved.open("a", buffering=1) as file:
-        for record in train(VAEObjective(config), config, run, resume):
+        for record in train(VAEObjective(config), run, resume):
             if record.step and record.step % config.optim.save_every == 0:
                 file.write(f"{record.step}\n")
 

@@ -130,7 +130,7 @@ def samples_of(config: VAERun, run: Path, stops: tuple[int, ...]) -> list[tuple[
     samples: list[tuple[int, str]] = []
     for stop in (*stops, config.optim.steps):
         objective = scenarios.LoggedObjective(config)
-        for record in train(objective, config, run, resume=True):
+        for record in train(objective, run, resume=True):
             if record.step == stop:
                 break
         samples += objective.samples
@@ -191,7 +191,7 @@ def test_F03_a_second_signal_exits_at_once(photos: Path, tmp_path: Path, seen: S
     config = settings(photos, optim={"steps": 10_000, "save_every": 10_000})
     run = tmp_path / "run"
     often = settings(photos, optim={"steps": 10_000, "save_every": 2})
-    for _ in islice(train(VAEObjective(often), often, run), 3):
+    for _ in islice(train(VAEObjective(often), run), 3):
         pass
     marker = tmp_path / "saving"
     child = start(tmp_path / "out.txt", scenarios.type_slowly, command(config, run, "--resume"), marker)
@@ -275,7 +275,7 @@ def test_F06_a_damaged_file_is_never_read(how: str, photos: Path, finished: Path
         run = Path(shutil.copytree(finished, tmp_path / name))
         newest = run / "checkpoints" / "step-000000006"
         damage(newest / name, how)
-        first = next(iter(train(VAEObjective(config), config, run, resume=True)))
+        first = next(iter(train(VAEObjective(config), run, resume=True)))
         assert first.step == 4
         assert f"passed over {newest}" in first.note
         with pytest.raises(CheckpointError, match=r"hash|size|damaged|format"):
@@ -351,7 +351,7 @@ def test_F08_other_images_are_refused(photos: Path, tmp_path: Path, seen: Seen):
         undo()
     finish(config, run, resume=True)
     first.unlink()
-    notes = next(iter(train(VAEObjective(config), config, run, resume=True, allow=("data",)))).note
+    notes = next(iter(train(VAEObjective(config), run, resume=True, allow=("data",)))).note
     assert "images was 5 and is 4" in notes
     seen(f"refused: {told}; with the flag: told and resumed")
 
@@ -413,7 +413,7 @@ def test_F10_a_step_with_nan_leaves_no_trace(name: str, photos: Path, tmp_path: 
     spoil = {"loss": scenarios.spoil_loss, "gradient": scenarios.spoil_gradient}[name]
     config = settings(photos)
     objective = scenarios.SpoiltObjective(config, scenarios.in_steps({3, 5}, spoil))
-    notes = [record.note for record in train(objective, config, tmp_path / "run") if record.step]
+    notes = [record.note for record in train(objective, tmp_path / "run") if record.step]
     skipped = [json.loads(line)["skipped"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert skipped == [0, 0, 1, 0, 1, 0]
     told = {"loss": "loss, distortion is not finite", "gradient": "a gradient is not finite"}[name]
@@ -426,14 +426,14 @@ def test_F10_a_step_with_nan_leaves_no_trace(name: str, photos: Path, tmp_path: 
 def test_F10_nan_that_stays_ends_the_run(photos: Path, tmp_path: Path, seen: Seen):
     """NaN in ten steps in a row, or in a weight at a save: the run ends, the last good checkpoint stays.
 
-    Red when the count starts anew each step, and when `refuse_to_keep` is not asked.
+    Red when the count starts anew each step, and when `check_finite` is not asked.
     """
     config = settings(photos, optim={"steps": 100, "save_every": 2})
     told = []
     for name in ("loss", "weight"):
         spoil = scenarios.in_steps(set(range(4, 100)) if name == "loss" else set(), scenarios.spoil_loss)
         objective = scenarios.SpoiltObjective(config, spoil)
-        records = train(objective, config, tmp_path / name)
+        records = train(objective, tmp_path / name)
         assert [record.step for record in islice(records, 4)] == [0, 1, 2, 3]
         if name == "weight":
             next(objective.parameters()).data.fill_(torch.nan)
@@ -451,7 +451,7 @@ def test_F10_nan_that_stays_ends_the_run(photos: Path, tmp_path: Path, seen: See
 def test_F11_out_of_memory_suggests_a_batch_size(photos: Path, tmp_path: Path, seen: Seen):
     """Out of memory: exit 2, one line that suggests a batch size.
 
-    100 MiB of address space are left for a step that needs more. Red without `told_plainly`, and when each image is
+    100 MiB of address space are left for a step that needs more. Red without `explain_failures`, and when each image is
     read into a buffer for the largest one (then the images are blamed).
     """
     config = settings(photos, optim={"batch_size": 512})
@@ -476,7 +476,7 @@ def test_F12_a_reader_that_fails_ends_the_run(
     if fault == "hung":
         monkeypatch.setattr(CropDataset, "__getitem__", scenarios.hang)
         monkeypatch.setattr(VAEObjective, "_start_linear", lambda _: None)
-    records = train(VAEObjective(config), config, tmp_path / "run")
+    records = train(VAEObjective(config), tmp_path / "run")
     next(records)
     if fault == "killed":
         next(records)
@@ -501,7 +501,7 @@ def test_F13_what_is_used_is_the_average(photos: Path, finished: Path, tmp_path:
     shadows: dict[str, torch.Tensor] = {}
     for stop in (4, 6):
         objective = VAEObjective(config)
-        for record in train(objective, config, tmp_path / "run", resume=True):
+        for record in train(objective, tmp_path / "run", resume=True):
             weights = {key: value.detach().clone() for key, value in objective.model.vae.named_parameters()}
             if record.step == 0:
                 shadows = weights
@@ -533,7 +533,7 @@ def test_F14_a_folder_takes_one_run_at_a_time(photos: Path, tmp_path: Path, seen
     first.signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     step = newest_step(run)
-    assert next(iter(train(VAEObjective(config), config, run, resume=True))).step == step
+    assert next(iter(train(VAEObjective(config), run, resume=True))).step == step
     seen(f"{str(caught.value).partition(': ')[2].replace(str(first.pid), 'N')}; after kill -9 resumed at step {step}")
 
 
@@ -745,8 +745,8 @@ def _unsafe_loads() -> list[str]:
 def test_F23_hostile_safetensors(tmp_path: Path, seen: Seen) -> None:
     """Huge header, duplicate key, overlap, NaN, wrong shape and a dozen more: all refused; memory bounded.
 
-    Red, each for its own file, without: the limit of the header, `_unique`, `_check_cover`, the check of bytes, the
-    list of types, `isfinite`, `_check_architecture`. safetensors' own `load` takes seven of the files.
+    Red, each for its own file, without: the limit of the header, `_unique`, the list of types, `isfinite`,
+    `_check_architecture`. safetensors itself takes eight of the files and refuses the others.
     """
     path = tmp_path / "model.safetensors"
     path.write_bytes(models.save(models.GOOD))

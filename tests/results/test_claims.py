@@ -265,7 +265,7 @@ def test_one_sided_tests_are_written_down_for_every_arm_that_a_promise_is_made_f
     assert all(trial.primary in trial.arms for trial in trials)
     assert all("nll" in trial.arms for trial in trials if trial.name != "bound below plain NLL")
     assert {arm.removesuffix("+lpips") for arm in HETEROSCEDASTIC} == {
-        name for name, arm in LIKELIHOODS.items() if arm.family != "constant"
+        name for name, arm in LIKELIHOODS.items() if arm.has_head
     }
 
 

@@ -28,7 +28,7 @@ def weights(run: Path) -> dict[str, Tensor]:
 
 def finish(config: DiffusionRun, run: Path) -> list[dict[str, float]]:
     objective = DiffusionObjective(config, load_model(Path(config.vae)).codec)
-    return [record.figures for record in train(objective, config, run) if record.figures]
+    return [record.figures for record in train(objective, run) if record.figures]
 
 
 def test_the_net_is_bit_for_bit_that_of_a_run_without_variance(diffusion_folder: Path, tmp_path: Path):

@@ -17,7 +17,7 @@ def test_only_the_head_learns(vae_folder: Path, tiny_run: VAERun, tmp_path: Path
     assert given.likelihood == "faithful"
     optim = tiny_run.optim.model_copy(update={"steps": 30, "learning_rate": 3e-3, "warmup_steps": 0, "log_every": 10})
     config = tiny_run.model_copy(update={"likelihood": "band-faithful", "frozen": "mean", "optim": optim})
-    records = list(train(VAEObjective(config, vae_folder), config, tmp_path / "run"))
+    records = list(train(VAEObjective(config, vae_folder), tmp_path / "run"))
     found = load_model(tmp_path / "run").codec.vae
     before, after = given.vae.state_dict(), found.vae.state_dict()
     assert [key for key in before if not torch.equal(before[key], after[key])] == []
@@ -29,7 +29,7 @@ def test_latents_stay_while_the_decoder_learns(vae_folder: Path, tiny_run: VAERu
     """Red when a part of the encoder learns, so that a denoiser of its latents fits no more, or when nothing does."""
     optim = tiny_run.optim.model_copy(update={"steps": 5, "learning_rate": 3e-3, "warmup_steps": 0})
     config = tiny_run.model_copy(update={"frozen": "encoder", "optim": optim})
-    list(train(VAEObjective(config, vae_folder), config, tmp_path / "run"))
+    list(train(VAEObjective(config, vae_folder), tmp_path / "run"))
     given, found = (load_model(folder).codec.vae for folder in (vae_folder, tmp_path / "run"))
     x = torch.linspace(-1.0, 1.0, 3 * 32 * 32).view(1, 3, 32, 32)
     before, after = given.encode(x), found.encode(x)
@@ -45,10 +45,10 @@ def test_a_head_of_the_same_family_goes_on(vae_folder: Path, tiny_run: VAERun):
     assert [key for key in head if not torch.equal(head[key], started[key])] == []
 
 
-@pytest.mark.parametrize("values", [{"likelihood": "shared"}, {"perceptual": 0.5}])
+@pytest.mark.parametrize("values", [{"likelihood": "shared"}, {"likelihood": "fixed"}, {"perceptual": 0.5}])
 def test_nothing_to_learn_is_one_line(values: dict[str, object]):
     with pytest.raises(ConfigError, match="nothing but the sigma head to learn"):
-        parse(VAERun, {"preset": "tiny", "frozen": "mean", **values}, "test")
+        VAEObjective(parse(VAERun, {"preset": "tiny", "frozen": "mean", **values}, "test"))
 
 
 def test_nothing_to_keep_is_one_line(tiny_run: VAERun):

@@ -30,7 +30,7 @@ def changed(config: VAERun, **optim: object) -> VAERun:
 
 
 def finish(config: VAERun, run: Path, resume: bool = False) -> None:
-    for _ in train(VAEObjective(config), config, run, resume):
+    for _ in train(VAEObjective(config), run, resume):
         pass
 
 
@@ -52,7 +52,7 @@ def test_another_seed_gives_other_weights(tiny_run: VAERun, vae_folder: Path, tm
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_run: VAERun, vae_folder: Path, tmp_path: Path):
     """Red when optimizer, averaged weights, schedule or data position are not restored."""
     run = tmp_path / "run"
-    for record in train(VAEObjective(tiny_run), tiny_run, run):
+    for record in train(VAEObjective(tiny_run), run):
         if record.step == 5:
             break
     checkpoint, _ = newest_checkpoint(run)
@@ -66,10 +66,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_run: VAERun, vae_folder:
 
 def test_a_resumed_denoiser_equals_an_uninterrupted_one(diffusion_folder: Path, vae_folder: Path, tmp_path: Path):
     config = load_config(diffusion_folder)
-    for record in train(DiffusionObjective(config, load_model(vae_folder).codec), config, tmp_path / "run"):
+    for record in train(DiffusionObjective(config, load_model(vae_folder).codec), tmp_path / "run"):
         if record.step == 3:
             break
-    for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), config, tmp_path / "run", resume=True):
+    for _ in train(DiffusionObjective(config, load_model(vae_folder).codec), tmp_path / "run", resume=True):
         pass
     assert_bitwise_equal(tmp_path / "run", diffusion_folder)
 
@@ -93,7 +93,7 @@ def test_the_faithful_mean_is_bit_for_bit_that_of_the_shared_twin(tiny_run: VAER
 def bound(objective: VAEObjective) -> float:
     """ELBO of some fixed crops in bits a dimension."""
     objective.eval()
-    batches = objective.batches(0, 6)
+    batches = objective.data.batches(0, 6)
     with torch.no_grad():
         terms = [objective(objective.draw(batch, torch.Generator().manual_seed(0))) for batch in batches]
     objective.train()
@@ -105,7 +105,7 @@ def test_training_lowers_the_bound(tiny_run: VAERun, tmp_path: Path):
     config = changed(tiny_run, steps=60, save_every=60, sample_every=60)
     objective = VAEObjective(config)
     before = bound(objective)
-    for _ in train(objective, config, tmp_path / "run"):
+    for _ in train(objective, tmp_path / "run"):
         pass
     assert bound(objective) < before - 1.0
 

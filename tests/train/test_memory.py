@@ -31,7 +31,7 @@ def both() -> tuple[VAEObjective, VAEObjective]:
 
 
 def drawn(one: VAEObjective) -> Batch:
-    return one.draw(next(iter(one.batches(0, 1))), torch.Generator().manual_seed(0))
+    return one.draw(next(iter(one.data.batches(0, 1))), torch.Generator().manual_seed(0))
 
 
 def gradients(one: VAEObjective) -> tuple[Tensor, list[Tensor]]:

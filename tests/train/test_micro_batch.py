@@ -17,8 +17,8 @@ from jeppa.config import DiffusionRun, OptimConfig, RunConfig, VAERun, load_run,
 from jeppa.pipeline import load_model
 from jeppa.runtime import EXACT
 from jeppa.train import DiffusionObjective, VAEObjective, train
-from jeppa.train.faults import told_plainly
-from jeppa.train.step import Objective, Stepper, Taken, parts
+from jeppa.train.faults import explain_failures
+from jeppa.train.step import Objective, Stepper, StepResult, split_batch
 
 BATCH = 7
 
@@ -38,12 +38,12 @@ def denoiser(folder: Path, micro: int | None) -> DiffusionObjective:
 def stepper(objective: VAEObjective | DiffusionObjective) -> Stepper:
     # With plain gradient descent a step is the gradient; Adam would divide rounding by its own size.
     optimizer = torch.optim.SGD([p for group in objective.groups() for p in group], 0.1)
-    return Stepper(objective.train(), objective, optimizer, Accelerator(), EXACT, objective.config.optim)
+    return Stepper(objective.train(), objective, optimizer, Accelerator(), EXACT)
 
 
-def steps(objective: VAEObjective | DiffusionObjective, count: int = 2) -> list[Taken]:
+def steps(objective: VAEObjective | DiffusionObjective, count: int = 2) -> list[StepResult]:
     taker = stepper(objective)
-    batches = enumerate(objective.batches(0, count))
+    batches = enumerate(objective.data.batches(0, count))
     return [taker.take(batch, torch.Generator().manual_seed(step)) for step, batch in batches]
 
 
@@ -94,7 +94,7 @@ def test_one_sample_that_is_not_finite_spoils_the_step_and_nothing_else(share: f
     objective = vae(2)
     taker = stepper(objective)
     before = {key: value.clone() for key, value in objective.state_dict().items()}
-    batch = next(iter(objective.batches(0, 1)))
+    batch = next(iter(objective.data.batches(0, 1)))
     batch["x"][math.ceil(share * BATCH) - 1] = torch.nan
     assert taker.take(batch, torch.Generator().manual_seed(0)).norm is None
     assert [key for key, value in objective.state_dict().items() if not torch.equal(value, before[key])] == []
@@ -110,7 +110,7 @@ def test_fewer_larger_crops_are_cut_into_the_same_share_of_pixels(
     crops: int, batch_size: int, micro: int | None, expected: list[int]
 ):
     """Red when parts hold as many crops whatever their size: 8 of 256 pixels need 16 times the memory of 8 of 64."""
-    found = parts({"x": torch.arange(crops)}, OptimConfig(batch_size=batch_size, micro_batch=micro))
+    found = split_batch({"x": torch.arange(crops)}, OptimConfig(batch_size=batch_size, micro_batch=micro))
     assert [len(part["x"]) for part in found] == expected
     assert torch.equal(torch.cat([part["x"] for part in found]), torch.arange(crops))
 
@@ -148,7 +148,7 @@ class Kept:
 
 def most_kept(objective: Objective) -> int:
     kept, taker = Kept(objective), stepper(objective)
-    batch = next(iter(objective.batches(0, 1)))
+    batch = next(iter(objective.data.batches(0, 1)))
     gc.collect()
     with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda saved: saved.value):
         taker.take(batch, torch.Generator().manual_seed(0))
@@ -166,7 +166,7 @@ def test_a_run_goes_on_with_micro_batches_as_it_is(tiny_run: VAERun, tmp_path: P
     config = tiny_run.model_copy(update={"optim": tiny_run.optim.model_copy(update={"precision": "exact"})})
     first(config, tmp_path / "run", until=3)
     smaller = config.model_copy(update={"optim": config.optim.model_copy(update={"micro_batch": 1})})
-    for _ in train(VAEObjective(smaller), smaller, tmp_path / "run", resume=True):
+    for _ in train(VAEObjective(smaller), tmp_path / "run", resume=True):
         pass
     checkpoint, _ = newest_checkpoint(tmp_path / "run")
     assert checkpoint is not None
@@ -175,7 +175,7 @@ def test_a_run_goes_on_with_micro_batches_as_it_is(tiny_run: VAERun, tmp_path: P
 
 def first(config: RunConfig, run: Path, until: int) -> None:
     assert isinstance(config, VAERun)
-    for record in train(VAEObjective(config), config, run):
+    for record in train(VAEObjective(config), run):
         if record.step == until + 1:
             return
 
@@ -188,5 +188,5 @@ def first(config: RunConfig, run: Path, until: int) -> None:
 )  # fmt: skip
 def test_out_of_memory_names_the_next_smaller_thing(batch_size: int, micro: int | None, remedy: str):
     optim = OptimConfig(batch_size=batch_size, micro_batch=micro)
-    with pytest.raises(Exception, match=remedy), told_plainly(Path("run"), optim, 64):
+    with pytest.raises(Exception, match=remedy), explain_failures(Path("run"), optim, 64):
         raise MemoryError

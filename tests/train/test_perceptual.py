@@ -15,7 +15,7 @@ def objective(weight: float, resolution: int = 32) -> VAEObjective:
 def test_lpips_of_the_mean_is_added_with_its_weight():
     """Red when the weight is dropped, or LPIPS is computed without a gradient."""
     plain, perceptual = objective(0.0).train(), objective(0.7).train()
-    batch = perceptual.draw(next(iter(plain.batches(0, 1))), torch.Generator().manual_seed(0))
+    batch = perceptual.draw(next(iter(plain.data.batches(0, 1))), torch.Generator().manual_seed(0))
     terms = [one(batch) for one in (plain, perceptual)]
     torch.testing.assert_close(terms[1]["loss"] - terms[0]["loss"], 0.7 * terms[1]["lpips"], rtol=1e-4, atol=1e-5)
     weights = perceptual.model.vae.decoder.conv_out.weight
@@ -26,7 +26,7 @@ def test_lpips_of_the_mean_is_added_with_its_weight():
 def test_crops_move_under_lpips_from_step_to_step():
     """Red when they keep their place: the decoder then learns the lattice on which LPIPS samples."""
     one = objective(0.7)
-    batch = next(iter(one.batches(0, 1)))
+    batch = next(iter(one.data.batches(0, 1)))
     moved = [one.draw(batch, torch.Generator().manual_seed(step))["moved"] for step in range(20)]
     assert all((rows == rows[0]).all() for rows in moved)
     assert {int(rows[0, side]) for rows in moved for side in (0, 1)} == set(range(8))

@@ -26,7 +26,7 @@ def config(vae_folder: Path) -> TextureRun:
 
 def run(config: TextureRun, folder: Path, resume: bool = False, steps: int | None = None) -> None:
     objective = TextureObjective(config, load_model(config.vae).codec)
-    for record in train(objective, config, folder, resume):
+    for record in train(objective, folder, resume):
         if record.step == steps:
             return
 
@@ -56,7 +56,7 @@ def test_each_net_learns_from_its_own_loss(config: TextureRun) -> None:
     objective = TextureObjective(config, load_model(config.vae).codec)
     with torch.no_grad():
         objective.head.out.weight.normal_(std=0.1)
-    batch = objective.draw(next(objective.batches(0, 1)), torch.Generator().manual_seed(0))
+    batch = objective.draw(next(objective.data.batches(0, 1)), torch.Generator().manual_seed(0))
     terms = objective(batch)
     terms["adversarial"].sum().backward(retain_graph=True)
     assert all(weight.grad is None for weight in objective.discriminator.parameters())

@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -7,9 +8,18 @@ import torch
 from jeppa.config import PRESETS, Likelihood
 from jeppa.errors import ConfigError, DataError
 from jeppa.vae import LIKELIHOODS, HeteroscedasticVAE, load_folder, pad_to_multiple, save_folder
-from jeppa.vae.likelihoods import faithful
 from jeppa.vae.linear_start import principal_components, start_linear
-from jeppa.vae.sigma_head import SigmaHead, bounded_logvar, log_contrast
+from jeppa.vae.sigma_head import SigmaHead, bound_logvar, log_contrast
+
+WITH_HEAD = {name: arm for name, arm in LIKELIHOODS.items() if arm.has_head}
+FAITHFUL = [name for name, arm in WITH_HEAD.items() if arm.mean_of_shared]
+JOINT = [name for name, arm in WITH_HEAD.items() if not arm.mean_of_shared]
+
+
+def test_every_likelihood_that_can_be_asked_for_is_registered():
+    """Red when a name is known to the command line and not to the model, or the other way round."""
+    assert set(LIKELIHOODS) == set(get_args(Likelihood))
+    assert FAITHFUL == ["faithful", "band-faithful", "band-t-faithful"]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +84,7 @@ def test_mean_and_latent_are_those_of_the_stock_autoencoder(tiny: Heteroscedasti
     assert torch.equal(tiny.decode(stock.mean).mean, expected)
 
 
-@pytest.mark.parametrize("likelihood", ["faithful", "band-faithful", "band-t-faithful"])
+@pytest.mark.parametrize("likelihood", FAITHFUL)
 def test_the_variance_term_sends_no_gradient_into_encoder_features_or_mean(likelihood: Likelihood):
     """Red when the detach of the features, or of the mean, is removed."""
     torch.manual_seed(0)
@@ -88,7 +98,7 @@ def test_the_variance_term_sends_no_gradient_into_encoder_features_or_mean(likel
     assert model.sigma_head.from_features.weight.grad is not None
 
 
-@pytest.mark.parametrize("likelihood", ["nll", "beta-nll", "student-t", "band", "band-beta"])
+@pytest.mark.parametrize("likelihood", JOINT)
 def test_in_a_joint_likelihood_the_head_shapes_the_features(likelihood: Likelihood):
     """Red when the features of a joint arm are stopped, or its mean is not."""
     torch.manual_seed(0)
@@ -122,14 +132,14 @@ def test_every_likelihood_reconstructs_draws_and_comes_back_from_its_folder(like
     assert torch.equal(model.draw(x, 0.0), first.mean)
 
 
-@pytest.mark.parametrize("likelihood", ["faithful", "band-faithful", "band-t-faithful"])
+@pytest.mark.parametrize("likelihood", FAITHFUL)
 def test_the_faithful_gradient_of_the_mean_is_that_of_the_shared_likelihood(likelihood: Likelihood):
     """Red when the mean is not stopped in the variance term of `faithful`."""
     torch.manual_seed(0)
     model = HeteroscedasticVAE("tiny", likelihood)
     x, decoded = torch.rand(2, 3, 32, 32), model.decode(torch.randn(2, 4, 4, 4))
     mean = decoded.mean
-    total = faithful(x, decoded, model.shared_logvar).sum()
+    total = model.arm.loss(x, decoded, model.shared_logvar).sum()
     (gradient,) = torch.autograd.grad(total, mean)
     expected = (mean - x) / model.shared_logvar.exp()
     torch.testing.assert_close(gradient, expected)
@@ -155,7 +165,7 @@ def test_the_running_error_is_the_mean_at_first_and_a_moving_average_later():
 def test_log_sigma_stays_between_floor_and_ceiling_with_a_finite_gradient(raw: float):
     """Red when either soft clip is removed."""
     value = torch.tensor(raw, requires_grad=True)
-    bounded = bounded_logvar(value)
+    bounded = bound_logvar(value)
     bounded.backward()
     assert -12.0 <= bounded.item() <= 4.0
     assert value.grad is not None
@@ -165,7 +175,7 @@ def test_log_sigma_stays_between_floor_and_ceiling_with_a_finite_gradient(raw: f
 def test_just_below_the_floor_a_gradient_still_leads_back():
     """Red when the soft clip is a hard one: a pixel that once hit the floor would never leave it."""
     value = torch.tensor(-14.0, requires_grad=True)
-    bounded_logvar(value).backward()
+    bound_logvar(value).backward()
     assert value.grad is not None
     assert value.grad.item() > 0.05
 

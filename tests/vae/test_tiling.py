@@ -16,7 +16,7 @@ from jeppa.distributions import BandGaussian, DiagonalGaussian
 from jeppa.errors import ConfigError, DataError
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE, Rows
-from jeppa.vae.blending import OVERLAP, Plane, Pool, Span, spans, window
+from jeppa.vae.blending import OVERLAP, Plane, Span, TilePool, spans, window
 from jeppa.vae.tiling import FixedStatistics, Tiling, margin_for, measure_statistics, tile_for
 
 REACH = 17
@@ -126,7 +126,7 @@ def test_any_size_comes_back_at_its_own_size_in_one_piece_and_in_rows(size: tupl
 
 def test_a_pooled_variance_lies_between_those_of_the_tiles_and_the_surer_tile_weighs_more():
     """Red when precisions are summed as if two tiles were two measurements, or weights are the windows alone."""
-    pool = Pool(Plane(1, 1, 1, 8))
+    pool = TilePool(Plane(1, 1, 1, 8))
     span = Span(0, 1, before=False, after=False)
     sure, unsure = (torch.full((1, 3, 8, 8), math.log(v)) for v in (0.1, 0.4))
     pool.add(DiagonalGaussian(torch.zeros(1, 3, 8, 8), sure), torch.full((8, 8), 0.5), span, span)
@@ -138,7 +138,7 @@ def test_a_pooled_variance_lies_between_those_of_the_tiles_and_the_surer_tile_we
 
 def test_bands_are_pooled_cell_by_cell():
     """Red when the coefficients of one cell are weighed by the windows of its pixels."""
-    pool, span = Pool(Plane(1, 1, 1, 8)), Span(0, 1, before=False, after=False)
+    pool, span = TilePool(Plane(1, 1, 1, 8)), Span(0, 1, before=False, after=False)
     weight = torch.linspace(0.0, 1.0, 8).expand(8, 8)
     for share, logvar in ((weight, 0.0), (1.0 - weight, 1.0)):
         bands = BandGaussian(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), logvar), "dct")

@@ -182,8 +182,8 @@ def train_vae(
     from jeppa.train import VAEObjective, train
 
     objective = VAEObjective(settings, init)
-    say_skipped(objective.source)
-    follow("vae", train(objective, settings, out, resume, allow_change or ()), console)
+    say_skipped(objective.data.source)
+    follow("vae", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 
@@ -220,8 +220,8 @@ def train_diffusion(
 
     settings = with_classes(like_denoiser(asked, init))
     objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec, init)
-    say_skipped(objective.source)
-    follow("diffusion", train(objective, settings, out, resume, allow_change or ()), console)
+    say_skipped(objective.data.source)
+    follow("diffusion", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 
@@ -252,8 +252,8 @@ def train_texture(
     from jeppa.train import TextureObjective, train
 
     objective = TextureObjective(settings, load_model(Path(settings.vae)).codec)
-    say_skipped(objective.source)
-    follow("texture", train(objective, settings, out, resume, allow_change or ()), console)
+    say_skipped(objective.data.source)
+    follow("texture", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
 
 

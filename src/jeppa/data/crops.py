@@ -1,11 +1,11 @@
 """Training crops at several scales, and evaluation images, from a source.
 
-A training sample is a pure function of (source, seed, position): no state passes from one sample to the
-next, so that any number of workers gives the same samples and training resumes at any position.
+A training sample is a pure function of (source, seed, position). No state passes from one sample to the next, so any
+number of workers gives the same samples, and training resumes at any position.
 
-Colours change at random if asked, so that a model trained on few pictures does not learn them by heart. A share of the
-crops is drawn instead of cut if asked: plain colours and gradients, which must come back exactly, stripes, nets and
-strokes. Photographs hardly hold any, so a net learns neither from them.
+Two options change the crops. `colour_jitter` changes their colours at random, so that a model trained on few pictures
+does not learn their colours by heart. `patterns` replaces a share of them by drawings: plain colours and gradients,
+which a VAE must reproduce exactly, stripes, nets and strokes. Photographs hold too few of these to learn from.
 """
 
 import math
@@ -28,23 +28,23 @@ from jeppa.errors import ConfigError
 FloatArray = npt.NDArray[np.float64]
 
 LEAST_PERIOD, LARGEST_PERIOD = 2.0, 64.0
-"""Of stripes, in pixels."""
+"""Width of a light and a dark stripe together, in pixels."""
 STROKES = 12
 OVERSAMPLING = 3
-"""Places a side on which a pixel of strokes is averaged."""
+"""A pixel of a drawing of strokes is the mean of this many points squared."""
 
 MAX_SATURATION = 1.4
 MAX_SHIFT = 0.6
 
 
 def jitter_colours(x: Tensor, strength: float, rng: np.random.Generator) -> Tensor:
-    """Exchange channels half of the time; change saturation, contrast and brightness.
+    """Change saturation, contrast and brightness at random, and in half of the calls the order of the channels.
 
     Args:
         x: `[3,H,W]` in [-1,1].
         strength: 0 to 1. At 1 saturation is scaled by 0 to 1.4 and contrast by 1/e to e, and brightness is shifted
             by up to 0.6; channels are exchanged in 50 % of the pictures at any strength above 0.
-        rng: all the randomness; a fixed number of draws.
+        rng: source of all random numbers; advanced by the same number of draws in every call.
 
     Returns:
         The same shape, clamped to [-1,1].
@@ -108,14 +108,14 @@ def draw_view(width: int, height: int, resolution: int, min_view: float, rng: np
 
 
 class DecodedImages:
-    """Images of a source by index; those that were decoded first are kept as long as they fit a budget.
+    """Decoded images of a source, by index; the first ones are kept in memory until a budget is used up.
 
-    Nothing that is kept makes room for another: an epoch visits every image once, so the least recently used one is
-    the next that is needed.
+    A kept image is never dropped for another. An epoch visits every image once, so the least recently used image, which
+    a cache would drop first, is the one that is needed next.
 
     Args:
         source: the images.
-        budget: in bytes, of one process.
+        budget: bytes of memory that one process may keep.
     """
 
     def __init__(self, source: ImageSource, budget: int) -> None:
@@ -127,7 +127,7 @@ class DecodedImages:
         """The image at `index`.
 
         Raises:
-            DataError: if it is found damaged only now; names the file.
+            DataError: if its damage shows only now; names the file.
         """
         kept = self._kept.get(index)
         if kept is not None:
@@ -140,7 +140,7 @@ class DecodedImages:
         return image
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the images, which a worker started by `spawn` decodes itself."""
+        """The state without the kept images: a worker that `spawn` starts decodes them itself."""
         budget = self._budget + sum(i.width * i.height * _BYTES_PER_PIXEL for i in self._kept.values())
         return {"_source": self._source, "_budget": budget, "_kept": {}}
 
@@ -159,7 +159,7 @@ class CropDataset(Dataset[CropSample]):
         flip: whether to mirror half of the crops.
         colour_jitter: strength of a random change of colours, 0 (none) to 1, see `jitter_colours`.
         patterns: share of crops, 0 to 1, that are drawn instead of cut, see `draw_pattern`.
-        decoded: images that several data sets share; without it none is kept.
+        decoded: decoded images, which several data sets may share; None keeps no image in memory.
 
     Raises:
         ConfigError: if an argument is out of range.
@@ -201,7 +201,7 @@ class CropDataset(Dataset[CropSample]):
 
         Raises:
             IndexError: if `n` is negative.
-            DataError: if the image is found damaged only now; names the file.
+            DataError: if its damage shows only now; names the file.
         """
         if n < 0:
             raise IndexError(f"position {n} is negative")
@@ -230,7 +230,7 @@ class CropDataset(Dataset[CropSample]):
 
 
 def make_image_cache(source: ImageSource, config: DataConfig) -> DecodedImages:
-    """Of `source`, within the share of the memory that each worker of a training run has."""
+    """Decoded images of `source`, kept within the share of `config.cache_megabytes` that one worker has."""
     return DecodedImages(source, config.cache_megabytes * 2**20 // max(1, config.workers))
 
 
@@ -239,7 +239,7 @@ def evaluation_images(source: ImageSource, resolution: int | None) -> Iterator[t
 
     Raises:
         ConfigError: if `resolution` is no positive multiple of 8.
-        DataError: if an image is found damaged only now.
+        DataError: if the damage of an image shows only now.
     """
     if resolution is not None:
         check_resolution(resolution)
@@ -284,7 +284,7 @@ def _draw_gradient(side: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _draw_stripes(side: int, rng: np.random.Generator) -> FloatArray:
-    """Smooth or sharp stripes of any direction, half of them level or upright."""
+    """Smooth or sharp stripes; half of the drawings have horizontal or vertical ones, the others any direction."""
     period = math.exp(rng.uniform(math.log(LEAST_PERIOD), math.log(LARGEST_PERIOD)))
     wave = np.sin(2.0 * math.pi * (_project(side, rng) / period + rng.uniform()))
     sharpness = rng.uniform(1.0, 8.0)
@@ -293,13 +293,13 @@ def _draw_stripes(side: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _draw_net(side: int, rng: np.random.Generator) -> FloatArray:
-    """Wires of two directions on a plain ground."""
+    """Wires in two directions on a plain background."""
     share: FloatArray = np.maximum(_draw_stripes(side, rng) ** 4, _draw_stripes(side, rng) ** 4)
     return share
 
 
 def _draw_strokes(side: int, rng: np.random.Generator) -> FloatArray:
-    """Straight strokes of one width, as letters have them, with smooth edges."""
+    """Straight strokes of one width with smooth edges, like parts of letters."""
     fine = side * OVERSAMPLING
     down, across = np.mgrid[:fine, :fine] / OVERSAMPLING
     width = math.exp(rng.uniform(0.0, math.log(8.0)))
@@ -315,7 +315,7 @@ def _draw_strokes(side: int, rng: np.random.Generator) -> FloatArray:
 
 
 def _project(side: int, rng: np.random.Generator) -> FloatArray:
-    """Pixels along a random direction, `[side,side]`."""
+    """The position of each pixel along a random direction, in pixels, `[side,side]`."""
     turn = rng.integers(2) * math.pi / 2.0 if rng.random() < 0.5 else rng.uniform(0.0, math.pi)
     down, across = np.mgrid[:side, :side]
     distance: FloatArray = down * math.sin(turn) + across * math.cos(turn)

@@ -40,7 +40,7 @@ from jeppa.data.kinds import (
 from jeppa.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What is read, by Pillow's names. Vector and page formats never: some of them start an interpreter."""
+"""Formats that are read, by Pillow's names. Vector and page formats never: some of them start an interpreter."""
 
 Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
@@ -83,7 +83,7 @@ def read_pixels(source: Path | bytes, name: str | None = None, max_pixels: int =
         _scale_transparent_value(image)
         image.load()
         return np.array(_flatten(_turn_upright(image), called))
-    except (DataError, MemoryError):  # a want of memory says nothing about the file
+    except (DataError, MemoryError):  # a lack of memory says nothing about the file
         raise
     except Exception as error:  # on damaged files Pillow raises anything from SyntaxError to struct.error
         odd = odd_jpeg(io.BytesIO(data)) if image.format == "JPEG" else None

@@ -3,11 +3,10 @@
 Inside the package an image is x, float32 `[3,H,W]` in [-1,1]; `jeppa.data.decode` gives 8-bit sRGB "pixels", uint8
 `[H,W,3]`.
 
-Finished pictures are PNG files that carry the settings that made them: JSON in a PNG text chunk under the key
-"jeppa"; viewers ignore it, `read_settings` reads it back, and a picture therefore explains itself wherever it is
-copied to.
+Finished pictures are PNG files. A text chunk under the key "jeppa" holds the settings that made the picture, as JSON:
+viewers ignore it, `read_settings` reads it back, and a copy of the picture still says how it was made.
 
-A contact sheet is several pictures or colour-mapped sigma maps as one array of pixels.
+A contact sheet puts several pictures or coloured sigma maps into one array of pixels.
 """
 
 import json
@@ -166,5 +165,5 @@ def describe_scale(full_scale: float = SIGMA_SCALE) -> str:
 
 def reconstruction_rows(x: Tensor, mean: Tensor, logvar: Tensor) -> list[list[Tensor | Pixels]]:
     """Rows for a sheet, from batches `[B,3,H,W]`: originals, reconstructions, sigma maps."""
-    sigma: list[Tensor | Pixels] = [colour_map(sigma_levels(one)) for one in logvar]
-    return [list(torch.unbind(x)), list(torch.unbind(mean)), sigma]
+    maps: list[Tensor | Pixels] = [colour_map(sigma_levels(picture)) for picture in logvar]
+    return [list(torch.unbind(x)), list(torch.unbind(mean)), maps]

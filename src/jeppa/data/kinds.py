@@ -21,7 +21,7 @@ REMEDIES = {
     JPEG_XL: "no extra reads it, jeppa[formats] neither: convert it to PNG or JPEG",
     CAMERA_RAW: "develop it first, and save it as PNG, TIFF or JPEG",
 }
-"""What to do about a format that is an image, but not read here and now."""
+"""Advice for image formats that are not read, or not without their decoder."""
 
 _READ = (
     ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .heic .heif .hif .avif"

@@ -1,12 +1,12 @@
 """Decode a stranger's picture in a process of its own, with limits on memory, time, files and answer.
 
-Image decoders are large and written in C; a file may be made to use a flaw of theirs. What crashes, hangs or eats
-memory here is a process that can open hardly any file and write none, and the caller gets one line. It costs about a
-fifth of a second for each picture, so it is for single pictures that somebody hands in (the command line's `--input`,
-`--a`, `--b` and `--mask`, uploads), and not for data sets that are read a million times.
+Image decoders are large programs in C, and a file can be made to exploit a flaw in them. If decoding crashes, hangs or
+takes too much memory, only this process ends, which can open few files and write none, and the caller gets an error of
+one line. That costs about a fifth of a second for each picture. So it is meant for single pictures that somebody hands
+in (`--input`, `--a`, `--b` and `--mask` of the command line, uploads), not for data sets that are read a million times.
 
-This bounds what a decoder can use up. It is no sandbox against one that has been taken over: that process has the
-rights of its user. Memory is limited on Linux only, since macOS ignores RLIMIT_AS.
+The limits bound what a decoder can use up. They are no sandbox: a decoder that an attacker has taken over has the
+rights of the user. Memory is limited on Linux only, since macOS ignores RLIMIT_AS.
 """
 
 import os
@@ -26,20 +26,20 @@ from jeppa.errors import DataError
 REFUSED = 3
 _SIZE = struct.Struct("<II")
 _MAX_LINE = 2000
-# A name can hold anything, so it stays here: the process calls the image "", and read_pixels then says "image".
+# A file name can hold anything, so the process does not get it: it passes "", for which read_pixels says 'image'.
 _CALLED = "'image': "
-# What Python, numpy and Pillow reserve before a picture; and for each pixel Pillow's four bytes in up to four copies.
+# Address space that Python, numpy and Pillow reserve before any picture; then four bytes a pixel, in up to four copies.
 _BASE_BYTES = 768 * 2**20
 _BYTES_PER_PIXEL = 16
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What decoding one picture may use.
+    """Limits on the decoding of one picture.
 
     Args:
         pixels: largest width x height.
-        seconds: processor time; the clock on the wall may show three times as many.
+        seconds: processor time; three times as much real time is allowed.
         files: open files, of which Python itself needs a dozen to start.
     """
 
@@ -62,7 +62,7 @@ def read_pixels_limited(source: Path | bytes, name: str | None = None, limits: L
     Args:
         source: a regular file, or the content of one.
         name: what errors call the image; the path by default.
-        limits: what decoding may use.
+        limits: on memory, time and files.
 
     Returns:
         uint8 `[H,W,3]`.
@@ -81,7 +81,7 @@ def read_pixels_limited(source: Path | bytes, name: str | None = None, limits: L
 
 
 def _ask(data: bytes, name: str, limits: Limits) -> bytes:
-    """The answer of the process: size and pixels."""
+    """Run the process and return its answer: size and pixels, as `_serve` writes them."""
     # -P keeps the current folder, which may be a stranger's too, out of the places that modules are imported from.
     numbers = map(str, (limits.pixels, limits.seconds, limits.files))
     command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, *numbers]
@@ -122,7 +122,7 @@ def _apply(limits: Limits) -> None:
 
 
 def _serve(arguments: list[str]) -> int:
-    """The other side: limits first, then the picture from standard input, then size and pixels to standard output."""
+    """The process itself: set the limits, read a file from standard input, write size and pixels to standard output."""
     limits = Limits(*map(int, arguments))
     _apply(limits)
     try:

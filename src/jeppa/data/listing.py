@@ -1,13 +1,13 @@
-"""The possible images of a folder, a zip archive or the built-in set, named and read only when needed.
+"""List the possible images of a folder, a zip archive or the built-in set; each is read only when it is needed.
 
-A folder is walked recursively, without ever leaving it. Members of an archive are read in memory and never extracted.
-A member is refused, listed and left unread when its name is absolute or climbs with `..`, when it is a link
-or encrypted, when it is larger than `MAX_FILE_BYTES`, or when it is larger than `FREE_BYTES` and expands
-more than `MAX_RATIO` times (deflate reaches 1032, photographs hardly 2).
+A folder is walked recursively, without leaving it. Members of an archive are read into memory and never extracted. A
+member is reported as skipped, and not read, if its name is absolute or contains `..`, if it is a link or encrypted, if
+it is larger than `MAX_FILE_BYTES`, or if it is larger than `FREE_BYTES` and expands more than `MAX_RATIO` times (the
+most that deflate can do is 1032 times; photographs hardly reach 2).
 
-`builtin:photos` are the photographs that scikit-image and scikit-learn install with themselves. They make the demo
-and the comparison runnable without a download. The split is by scene and fixed here, so that no held-out picture
-shares its motif with a training picture (the two motorcycle views are one scene).
+`builtin:photos` are photographs that the packages scikit-image and scikit-learn contain, so the demo and the comparison
+run without a download. They are split by scene, and the split is fixed here: no held-out picture has the motif of a
+training picture (the two views of the motorcycle are one scene).
 """
 
 import os
@@ -111,12 +111,12 @@ def is_candidate(ref: ImageRef) -> bool:
     try:
         with ref.stream() as stream:
             return looks_like_image(stream.read(HEAD_BYTES))
-    except DataError:  # unreadable and not named like an image: none of our business
+    except DataError:  # unreadable, and its name does not claim an image: not counted at all
         return False
 
 
 def is_hidden(name: str) -> bool:
-    """Whether any part of a relative POSIX path is hidden, or is the shadow folder of macOS archives."""
+    """Whether a part of a relative POSIX path starts with a dot, or is the folder that macOS adds to archives."""
     parts = (part for part in name.split("/") if part not in (".", ".."))
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
@@ -131,7 +131,7 @@ def list_folder(root: Path) -> Listing:
         DataError: if the folder itself cannot be listed.
     """
     skipped: list[Skipped] = []
-    files = (found for found in _walk(root.resolve(), skipped) if is_candidate(found))
+    files = (ref for ref in _walk(root.resolve(), skipped) if is_candidate(ref))
     refs = tuple(sorted(_compose(files), key=lambda ref: ref.name))
     return Listing(refs, tuple(sorted(skipped, key=lambda one: one.name)))
 
@@ -351,7 +351,7 @@ def list_builtin(name: str) -> tuple[ImageRef, ...]:
         DataError: if the set is unknown, or a package that holds it is incomplete.
     """
     if name not in BUILTIN_NAMES:
-        known = ", ".join(f"builtin:{one}" for one in BUILTIN_NAMES)
+        known = ", ".join(f"builtin:{name}" for name in BUILTIN_NAMES)
         raise DataError(f"'builtin:{name}' is no built-in data set; the known ones are: {known}")
     refs = [
         *_find_installed("skimage", "data", "scikit-image", _SCIKIT_IMAGE),

@@ -1,10 +1,10 @@
-"""Where images come from: a folder, a zip archive, or `builtin:photos`.
+"""Sources of images: a folder, a zip archive, or `builtin:photos`.
 
-Opening a source checks it. Up to `FULL_CHECK_BYTES` in `FULL_CHECK_FILES`, every image is decoded and its whole
-content enters the fingerprint; beyond that only headers are parsed and the head and tail of each file are hashed, so
-that a source of any size opens in reasonable time. In the second case a file that is damaged beyond its
-header ends the run with a `DataError` naming it when it is first needed. What was checked once is not checked again in
-the same process while name, size and times of the file stay.
+Opening a source checks its images. If there are at most `FULL_CHECK_FILES` of at most `FULL_CHECK_BYTES` together,
+every image is decoded, and its whole content enters the fingerprint. Larger sources would take too long: there only the
+headers are parsed and the first and last bytes of each file are hashed. If such a file is damaged after its header, the
+first attempt to decode it raises a `DataError` that names it. What a process has checked once it does not check again
+while the name, size and times of the file stay.
 """
 
 import hashlib
@@ -66,9 +66,10 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The images to check: those of the split, or all of them where the hash splits what proves readable.
+    """The images to check: those of the split, or all images if the split is by hash.
 
-    (Were the hash applied first, one bad file among few held-out ones would exceed `max_unreadable`.)
+    A split by hash comes after the check: before it, one bad file among few held-out ones would exceed
+    `max_unreadable`.
     """
 
     refs: tuple[ImageRef, ...]
@@ -237,7 +238,7 @@ def _note_similar_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _split_by_hash(refs: tuple[ImageRef, ...], split: Split) -> tuple[ImageRef, ...]:
-    """The split depends on each name alone, so adding an image moves (almost) no other one across."""
+    """One part of a split that depends on each name alone, so that a new image moves hardly any other one."""
     if split == "all":
         return refs
     ranked = sorted(refs, key=_rank)

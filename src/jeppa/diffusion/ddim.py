@@ -1,12 +1,12 @@
 """DDIM in latent space: one step with the variance that the net predicts, sampling, and inversion.
 
-Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502. A DDIM step puts the estimate E[x0|zt] in the
-place of x0, so what is not known about x0 is lost at every step; the fewer the steps, the more. Bao et al.,
-"Estimating the Optimal Covariance with Imperfect Mean in Diffusion Probabilistic Models", arXiv 2206.07309, give the
-variance that a step must have instead, for any DDIM: its own lambda^2 and a share of Var[x0|zt].
+Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502. A DDIM step replaces x0 by the estimate
+E[x0|zt], so at every step it loses the variance of x0 around that estimate; the fewer the steps, the larger the loss.
+Bao et al., "Estimating the Optimal Covariance with Imperfect Mean in Diffusion Probabilistic Models", arXiv 2206.07309,
+derive the variance that a step of any DDIM should have instead: its own lambda^2 plus a share of Var[x0|zt].
 
-The sampler is a generator: the caller previews each estimate with its uncertainty, reports progress, and stops by no
-longer asking.
+The sampler is a generator. After each step the caller can show the estimate with its uncertainty, report progress, or
+stop.
 
 It differs from `diffusers.DDIMScheduler.step` in two points. Coefficients are float64: in float32, ancestral
 sampling (eta 1) from zero terminal SNR gives NaN at 25 and 50 steps, the root of a difference rounded below 0.
@@ -65,10 +65,11 @@ def ddim_variance(alpha_bar_t: float, alpha_bar_prev: float, eta: float) -> floa
 
 
 def x0_share(alpha_bar_t: float, alpha_bar_prev: float, variance: float) -> float:
-    """How far a change of the estimate of x0 moves the result of a step, at fixed zt.
+    """Derivative of a step's result with respect to the estimate of x0, at fixed zt.
 
-    c = sqrt(a_prev) - sqrt(a_t) sqrt((1 - a_prev - variance) / (1 - a_t)): what x0 adds, less what the eps that follows
-    from x0 takes away. It is 1 for a step to the clean latent, and near 0 for a small one.
+    c = sqrt(a_prev) - sqrt(a_t) sqrt((1 - a_prev - variance) / (1 - a_t)). The first term is the direct part of x0; the
+    second is subtracted because a larger x0 implies a smaller eps. c is 1 for a step to the clean latent and near 0 for
+    a small step.
 
     Args:
         alpha_bar_t: in [0, 1), at the step's start.
@@ -169,7 +170,7 @@ SEED_LIMIT = 2**32
 
 @dataclass(frozen=True)
 class SamplerStep:
-    """What is known after one sampling step.
+    """The result of one sampling step.
 
     Args:
         index: number of the step, from 0.
@@ -188,7 +189,7 @@ class SamplerStep:
 
 @dataclass(frozen=True)
 class DDIM:
-    """Which DDIM: the settings of `sample`, checked.
+    """The checked settings of `sample_ddim`.
 
     Args:
         steps: 1 to the schedule's number of timesteps.
@@ -250,10 +251,10 @@ def sample_ddim(
     bars = alpha_bars(schedule).tolist()
     visited = timesteps(len(bars), settings.steps, settings.spacing)
     if settings.draws and (generators is None or len(generators) != len(z_T)):
-        given = 0 if generators is None else len(generators)
+        count = 0 if generators is None else len(generators)
         what = f"eta is {settings.eta}" if settings.eta > 0.0 else "temperature is above 0"
         raise ConfigError(
-            f"{what}, which draws noise, but there are {given} generators for {len(z_T)} samples: "
+            f"{what}, which draws noise, but there are {count} generators for {len(z_T)} samples: "
             "pass one for each sample, or set eta and temperature to 0"
         )
     return _sample_steps(denoise, z_T, bars, visited, settings, generators)
@@ -316,7 +317,7 @@ def _sample_steps(
 
 
 def _draw_noise(shape: Sequence[int], generators: list[torch.Generator]) -> Tensor:
-    """Drawn where the generators live, so that a seed gives the same picture whichever device samples it."""
+    """Draw on the device of the generators, so that a seed gives the same picture on any device that samples."""
     device = generators[0].device if generators else None
     return standard_normal(torch.empty(tuple(shape), device=device), generators)
 

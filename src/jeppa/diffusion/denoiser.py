@@ -94,7 +94,7 @@ LEAST_GROUP = 4
 
 
 class Denoiser(nn.Module):
-    """A denoising net and the head that knows its error.
+    """A denoising net and the head that predicts the variance of its error.
 
     Args:
         unet: see `make_unet`.
@@ -127,32 +127,29 @@ class Denoiser(nn.Module):
             t: LongTensor `[B]`.
             labels: LongTensor `[B]` of classes, for a net with classes.
         """
-        asked, here = zt.device, self.unet.device
-        zt, t, labels = (
-            F.pixel_unshuffle(zt.to(here), self.patch),
-            t.to(here),
-            None if labels is None else labels.to(here),
-        )
+        device_of_input, device = zt.device, self.unet.device
+        zt = F.pixel_unshuffle(zt.to(device), self.patch)
+        t, labels = t.to(device), None if labels is None else labels.to(device)
         if self.head is None:
-            mean = self._mean(zt, t, labels).to(asked)
+            mean = self._mean(zt, t, labels).to(device_of_input)
             return Prediction(F.pixel_shuffle(mean, self.patch), None, self.kind)
-        seen: dict[str, Tensor] = {}
+        inner: dict[str, Tensor] = {}
         hooks = [
-            self.unet.conv_out.register_forward_pre_hook(lambda _, given: seen.update(features=given[0].detach())),
-            self.unet.time_embedding.register_forward_hook(lambda _, __, made: seen.update(time=made.detach())),
+            self.unet.conv_out.register_forward_pre_hook(lambda _, inputs: inner.update(features=inputs[0].detach())),
+            self.unet.time_embedding.register_forward_hook(lambda _, __, output: inner.update(time=output.detach())),
         ]
         try:
             mean = self._mean(zt, t, labels)
         finally:
             for hook in hooks:
                 hook.remove()
-        logvar = self.head(seen["features"], zt, mean.detach(), seen["time"])
-        mean, logvar = (F.pixel_shuffle(one.to(asked), self.patch) for one in (mean, logvar))
+        logvar = self.head(inner["features"], zt, mean.detach(), inner["time"])
+        mean, logvar = (F.pixel_shuffle(moment.to(device_of_input), self.patch) for moment in (mean, logvar))
         return Prediction(mean, logvar, self.kind)
 
     @property
     def stride(self) -> int:
-        """What divides the sides of the latents that `forward` takes."""
+        """The sides of the latents that `forward` takes must be multiples of this."""
         halvings = len(self.unet.config.block_out_channels) - 1
         return int(self.patch * 2**halvings)
 
@@ -286,9 +283,9 @@ def _check_labels(unet: UNet2DModel, labels: Tensor) -> None:
 
 
 def _evaluate(denoiser: Denoiser, zt: Tensor, t: Tensor, labels: Tensor | None) -> Prediction:
-    """The answer at zt's own size and dtype: the net halves the size at all levels but one, so pad, then crop."""
+    """Evaluate the net at any size of zt: pad to a multiple of the net's stride, and crop the answer back."""
     height, width = zt.shape[-2:]
     padded = F.pad(zt, (0, -width % denoiser.stride, 0, -height % denoiser.stride), mode="replicate")
-    found: Prediction = denoiser(padded, t, labels)
-    logvar = None if found.logvar is None else found.logvar[..., :height, :width]
-    return Prediction(found.mean[..., :height, :width].to(zt.dtype), logvar, found.kind)
+    answer: Prediction = denoiser(padded, t, labels)
+    logvar = None if answer.logvar is None else answer.logvar[..., :height, :width]
+    return Prediction(answer.mean[..., :height, :width].to(zt.dtype), logvar, answer.kind)

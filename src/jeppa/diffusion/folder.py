@@ -1,4 +1,4 @@
-"""A denoiser as a folder that diffusers opens: `unet/`, `scheduler/`; and `variance_head/`, `denoiser.json` beside."""
+"""Save and load a denoiser: `unet/` and `scheduler/`, which diffusers opens, `variance_head/` and `denoiser.json`."""
 
 import json
 import os
@@ -18,10 +18,10 @@ DESCRIPTION = "denoiser.json"
 
 
 class DenoiserAbout(Settings):
-    """The content of `denoiser.json`, which says all about a denoiser but its weights.
+    """The content of `denoiser.json`, which describes a denoiser completely except for its weights.
 
     Args:
-        format: of the folder.
+        format: version of the folder's layout.
         config: the architecture.
         prediction: what the net predicts.
         variance: whether there is a variance head.
@@ -43,7 +43,7 @@ def make_denoiser(about: DenoiserAbout, sample_size: int) -> Denoiser:
     """The denoiser that `about` describes, with weights from torch's global generator.
 
     Args:
-        about: all but the weights.
+        about: the description.
         sample_size: side of the training latents, as diffusers records it.
     """
     config = about.config

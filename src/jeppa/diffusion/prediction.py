@@ -1,4 +1,4 @@
-"""What a net says about a noised latent (v, eps or x0, and how far off it expects to be), and what it is trained on.
+"""What a net predicts from a noised latent (v, eps or x0, and the variance of its error), and the loss it learns from.
 
 zt = a z0 + b eps with a = sqrt(alpha_bar), b = sqrt(1 - alpha_bar), so each of v, eps and x0 is a linear function of
 zt and any other, and a variance of one given zt is a multiple of that of another:
@@ -7,8 +7,8 @@ zt and any other, and a variance of one given zt is a multiple of that of anothe
 
 The factor of eps grows without bound towards pure noise; that of v never exceeds 1.
 
-The loss and the random choices that a training step makes follow. Everything is a pure function of tensors;
-randomness comes in as a generator.
+Below are the prediction, the loss, and the random choices of a training step. All functions are pure functions of
+tensors; random numbers come from a generator that the caller passes.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ class Prediction:
 
     Args:
         mean: v, eps or x0, `[B,C,h,w]`.
-        logvar: natural log of the variance of its error given zt, same shape; None if the net does not know.
-        kind: which of the three it is.
+        logvar: natural log of the variance of the mean's error given zt, same shape; None from a net without a head.
+        kind: which of the three the mean is.
     """
 
     mean: Tensor

@@ -210,7 +210,7 @@ def training_rows(alternations: int) -> Iterator[Row]:
     config = make_training_run()
     with tempfile.TemporaryDirectory() as folder:
         objective = VAEObjective(config)
-        with closing(train(objective, config, Path(folder) / "run")) as records, closing(plain_loop(config)) as peer:
+        with closing(train(objective, Path(folder) / "run")) as records, closing(plain_loop(config)) as peer:
             note = next(records).note
             yield race(
                 "small_train_64", lambda: _take_steps(records), lambda: _take_steps(peer), alternations,

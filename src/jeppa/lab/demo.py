@@ -144,13 +144,13 @@ def _fine_tune(start: Model, out: Path, seed: int, console: Console, clock: Cloc
     )
     with clock.measure("fine-tune"):
         objective = VAEObjective(config, Path(VAE))
-        follow("fine-tune", train(objective, config, out / TUNED, resume=True), console)
+        follow("fine-tune", train(objective, out / TUNED, resume=True), console)
     return ReportedArm(
         arm=TUNED,
         title=TITLES[TUNED],
         run=TUNED,
         steps=optim.steps,
-        images=objective.images_seen(optim.steps),
+        images=objective.data.images_seen(optim.steps),
         parameters=sum(parameter.numel() for parameter in objective.model.parameters()),
     )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from jeppa.checkpoint import Checkpoint, is_checkpoint, newest_checkpoint, open_checkpoint
 from jeppa.config import DiffusionRun, Precision, Settings, TextureRun, VAERun, load_run, parse
-from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, make_scheduler, read_description
+from jeppa.diffusion import DESCRIPTION, DenoiserAbout, load_denoiser, make_denoiser, read_description
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.pipeline.model import Model
 from jeppa.runtime import denoiser_runtime, prepare, vae_runtime
@@ -32,7 +32,7 @@ def load_model(path: Path | str, precision: Precision = "exact", device: torch.d
 
     Args:
         path: the folder, or the name of a shipped model where there is no such folder.
-        precision: exact computes in float32; auto in what was measured to be fastest here, which `Model.notes` tells.
+        precision: exact computes in float32; auto in the number format that is fastest here, see `Model.notes`.
         device: where the nets work; pictures and latents stay on the CPU.
 
     Raises:
@@ -52,7 +52,13 @@ def load_model(path: Path | str, precision: Precision = "exact", device: torch.d
 
 
 def about_denoiser(config: DiffusionRun, latent_channels: int, labels: tuple[str, ...] = ()) -> DenoiserAbout:
-    """What `config` says of a denoiser of latents with that many channels."""
+    """The description of the denoiser that a run with the settings `config` trains.
+
+    Args:
+        config: settings of the run.
+        latent_channels: channels of the VAE's latents.
+        labels: class names in order, as the data gives them.
+    """
     return DenoiserAbout(
         config=config.model,
         prediction=config.prediction,
@@ -64,22 +70,22 @@ def about_denoiser(config: DiffusionRun, latent_channels: int, labels: tuple[str
 
 
 def describe_denoiser(path: Path | str) -> DenoiserAbout:
-    """What a run folder, an exported folder or a shipped model says of its denoiser.
+    """The description of the denoiser in a run folder, an exported folder or a shipped model.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: there is no denoiser.
     """
-    found = find_shipped(path)
-    folder = Path(path) if found is None else found.denoiser
+    shipped = find_shipped(path)
+    folder = Path(path) if shipped is None else shipped.denoiser
     if folder is None or not (folder / DESCRIPTION).is_file():
         raise ConfigError(f"{path}: a VAE without a denoiser, or no model at all; give the run folder of a denoiser")
     return read_description(folder)
 
 
 def _open(path: Path | str) -> Model:
-    found = find_shipped(path)
-    if found is not None:
-        return _open_exported(Path(path), found.vae, found.denoiser)
+    shipped = find_shipped(path)
+    if shipped is not None:
+        return _open_exported(Path(path), shipped.vae, shipped.denoiser)
     path = Path(path)
     run = path.absolute().parents[1] if is_checkpoint(path.absolute()) else path
     if (run / "config.yaml").is_file():
@@ -95,28 +101,28 @@ def _open(path: Path | str) -> Model:
     if (path / "model.json").is_file():
         return _open_exported(path, path, path if (path / DESCRIPTION).is_file() else None)
     kind = "neither config.yaml nor model.json in it" if path.is_dir() else "no such folder"
-    shipped = ", ".join(model.name for model in SHIPPED)
-    raise CheckpointError(f"{path}: {kind}; give a run folder, an exported one, or one of {shipped}")
+    names = ", ".join(model.name for model in SHIPPED)
+    raise CheckpointError(f"{path}: {kind}; give a run folder, an exported one, or one of {names}")
 
 
 def _open_exported(path: Path, vae_folder: Path, denoiser_folder: Path | None) -> Model:
     vae, stats = load_folder(vae_folder)
     codec = _make_codec(vae, stats, path)
     if denoiser_folder is None:
-        return Model(path, codec, None, make_scheduler(), (), RESOLUTION)
+        return Model(path, codec, None, (), RESOLUTION)
     denoiser, about = load_denoiser(denoiser_folder, FACTOR)
     if about.latent_channels != vae.config.latent_channels:
         raise CheckpointError(
             f"{path}: its denoiser is for latents of {about.latent_channels} channels, but the VAE has "
             f"{vae.config.latent_channels}; export it again"
         )
-    return Model(path, codec, denoiser, make_scheduler(kind=about.prediction), about.labels, about.resolution)
+    return Model(path, codec, denoiser, about.labels, about.resolution)
 
 
 def _open_vae_run(path: Path, config: VAERun, checkpoint: Checkpoint) -> Model:
     model, published = _load_averaged(checkpoint, partial(HeteroscedasticVAE, config.model, config.likelihood))
     codec = _make_codec(model, published.get("latent"), path)
-    return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
+    return Model(path, codec, None, (), config.data.resolution)
 
 
 def _open_texture_run(path: Path, config: TextureRun, checkpoint: Checkpoint) -> Model:
@@ -124,7 +130,7 @@ def _open_texture_run(path: Path, config: TextureRun, checkpoint: Checkpoint) ->
     make = partial(HeteroscedasticVAE, exported.config, exported.likelihood, config.model)
     model, published = _load_averaged(checkpoint, make)
     codec = _make_codec(model, published.get("latent"), path)
-    return Model(path, codec, None, make_scheduler(), (), config.data.resolution)
+    return Model(path, codec, None, (), config.data.resolution)
 
 
 def _open_diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint) -> Model:
@@ -135,11 +141,11 @@ def _open_diffusion_run(path: Path, config: DiffusionRun, checkpoint: Checkpoint
     denoiser, published = _load_averaged(checkpoint, make)
     denoiser.eval().requires_grad_(False)
     labels = parse(_Labels, published, str(path)).labels
-    return Model(path, codec, denoiser, make_scheduler(kind=config.prediction), labels, config.data.resolution)
+    return Model(path, codec, denoiser, labels, config.data.resolution)
 
 
 class _Labels(Settings):
-    """What a diffusion run publishes with a checkpoint."""
+    """The entries that a diffusion run publishes with a checkpoint."""
 
     labels: tuple[str, ...]
 
@@ -163,7 +169,11 @@ def _find_newest(run: Path) -> Checkpoint:
 
 
 def _load_averaged(checkpoint: Checkpoint, make: Callable[[], Net]) -> tuple[Net, dict[str, Any]]:
-    """What `make` makes, with the averaged weights of a checkpoint, and what was published with it."""
+    """Build a net with `make` and give it the averaged weights of a checkpoint.
+
+    Returns:
+        The net, and what the training run published with the checkpoint.
+    """
     with torch.device("meta"):  # names and shapes without memory: a stranger's config.yaml may describe anything
         outline = make().state_dict()
     tensors = checkpoint.tensors("ema", outline, prefix="model.")

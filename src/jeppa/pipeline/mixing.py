@@ -1,9 +1,10 @@
-"""Pictures between two pictures: a fade or a fusion of their latents, or a morph by way of noise.
+"""Pictures between two pictures: a fade or a fusion of their latents, or a morph through noise.
 
-- `fade`: the straight line between the posterior means. In the middle it looks like a double exposure.
-- `fuse`: the product of the posteriors with powers 1 - share and share. Of each element the surer one decides more.
-- `morph`: DDIM inversion of both means, the great circle between the two noises, and DDIM back. Every point of it is a
-  sample of the denoiser.
+- `fade`: the straight line between the posterior means. Its middle looks like a double exposure.
+- `fuse`: the product of the posteriors with powers 1 - share and share. In each element of the latent, the posterior
+  with the smaller variance counts more.
+- `morph`: DDIM inversion turns both means into noise, and DDIM turns points of the great circle between the two noises
+  back into latents. So every picture of a morph is a sample of the denoiser.
 """
 
 import math
@@ -31,7 +32,7 @@ def between(
         model: with a denoiser for `morph`.
         a: first picture, `[3,H,W]`, H and W multiples of 8.
         b: second picture, of the same size.
-        shares: 0 is the reconstruction of `a`, 1 that of `b` (for `morph`, as near as the inversion comes).
+        shares: 0 is the reconstruction of `a`, 1 that of `b`; a `morph` reaches them as nearly as the inversion allows.
         method: `fade`, `fuse` or `morph`.
         settings: steps and label of the morph.
 
@@ -86,9 +87,9 @@ def fuse(a: DiagonalGaussian, b: DiagonalGaussian, share: float) -> DiagonalGaus
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     """The point at `share` of the way from `a` to `b` on the great circle through them, all elements as one vector.
 
-    Ends are exact. Of two vectors of one norm every point has that norm, as noise needs it: the straight line between
-    two noises passes through one of half their variance. Where no single great circle exists (equal or opposite
-    directions), the straight line is taken.
+    The ends are exact. If both vectors have the same norm, so has every point between them. Noise needs that: the
+    middle of the straight line between two noises has only half their variance. For equal or opposite directions, which
+    have no single great circle, the straight line is taken.
 
     Args:
         a: any shape, not zero.

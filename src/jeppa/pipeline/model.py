@@ -48,6 +48,7 @@ from jeppa.diffusion import (
     initial_noise,
     invert_ddim,
     make_denoise,
+    make_scheduler,
     sample_ddim,
 )
 from jeppa.diffusion.ddim import SEED_LIMIT, check_seeds
@@ -211,7 +212,6 @@ class Model:
         path: where it came from.
         codec: the frozen VAE.
         denoiser: net and variance head with averaged weights, or None for a VAE run.
-        schedule: its noise schedule.
         labels: class names in order, empty for an unconditional model.
         resolution: side of the training crops in pixels.
         notes: one line for each net: how it runs on this machine.
@@ -220,10 +220,18 @@ class Model:
     path: Path
     codec: LatentCodec
     denoiser: Denoiser | None
-    schedule: DDIMScheduler
     labels: tuple[str, ...]
     resolution: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def schedule(self) -> DDIMScheduler:
+        """The noise schedule that the denoiser was trained with.
+
+        Raises:
+            CheckpointError: the model has no denoiser.
+        """
+        return make_scheduler(kind=self._denoiser().kind)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:
@@ -399,12 +407,13 @@ class Model:
         temperature = self._temperature(settings, mask)
         ddim = DDIM(settings.steps, settings.eta, temperature=temperature, last=settings.last_draw)
         side = self.side(settings.resolution) // FACTOR
-        check_steps(len(alpha_bars(self.schedule)), settings.steps)
+        schedule = self.schedule
+        check_steps(len(alpha_bars(schedule)), settings.steps)
 
         def start(seeds: Sequence[int]) -> Iterator[SamplerStep]:
             generators = generators_for(seeds)
             noise = initial_noise((self.codec.vae.config.latent_channels, side, side), generators)
-            return sample_ddim(denoise, noise, self.schedule, ddim, generators)
+            return sample_ddim(denoise, noise, schedule, ddim, generators)
 
         return start
 

@@ -1,7 +1,7 @@
 """The models that come with the package: found by name, every file hash-checked before it is used.
 
-`models.json` beside this file lists them; each has a folder here, with a card (README.md) that tells its data,
-licence, command and figures. A denoiser's folder has no VAE of its own: it names the one that made its latents.
+`models.json` beside this file lists them; each has a folder here, with a card (README.md) with its data,
+licence, command and figures. The folder of a denoiser holds no VAE; its entry names the one that made its latents.
 """
 
 from dataclasses import dataclass
@@ -62,14 +62,14 @@ SHIPPED = parse(_Catalogue, read_json(CATALOGUE), str(CATALOGUE)).models
 
 
 @dataclass(frozen=True)
-class Found:
+class ShippedFolders:
     """Folders of a shipped model, of which every file has the hash it should have."""
 
     vae: Path
     denoiser: Path | None
 
 
-def find_shipped(name: Path | str) -> Found | None:
+def find_shipped(name: Path | str) -> ShippedFolders | None:
     """The shipped model of that name; None for another name, and where a file or folder of that name exists.
 
     Raises:
@@ -82,15 +82,15 @@ def find_shipped(name: Path | str) -> Found | None:
     vae = by_name[model.vae]
     for needed in {vae.name: vae, model.name: model}.values():
         _verify(needed)
-    return Found(vae.folder, model.folder if model.kind == "denoiser" else None)
+    return ShippedFolders(vae.folder, model.folder if model.kind == "denoiser" else None)
 
 
 def _verify(model: ShippedModel) -> None:
     for file, expected in model.files.items():
         path = model.folder / file
         try:
-            found = sha256(path)
+            actual = sha256(path)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {REPAIR}") from None
-        if found != expected:
+        if actual != expected:
             raise CheckpointError(f"{path}: is not the file that was shipped; {REPAIR}")

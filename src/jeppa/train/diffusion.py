@@ -1,6 +1,6 @@
 """Training of the latent denoiser and its variance head on standardised latents of a frozen VAE.
 
-Training starts from a trained net that is kept as it is, from one that learns on, or from noise.
+A run starts from a trained net that stays frozen, from a trained net that goes on learning, or from random weights.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ from jeppa.diffusion import (
 from jeppa.distributions import standard_normal
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.pipeline import Model, about_denoiser, describe_denoiser, load_model
-from jeppa.train.step import Batch, Objective, Terms
+from jeppa.train.step import Batch, Objective, Terms, TrainingData
 from jeppa.vae import FACTOR
 from jeppa.vae.codec import LatentCodec
 
@@ -44,9 +44,10 @@ CLASSES = "class_embedding.weight"
 
 
 def like_denoiser(config: DiffusionRun, init: Path | None = None) -> DiffusionRun:
-    """`config` with the architecture of the trained denoiser that it keeps, or else of `init`, if there is one.
+    """`config` with the architecture of the trained denoiser that the run starts from, if there is one.
 
-    What is kept knows its classes, and its variance head is new; what learns on takes the classes of the new data.
+    A denoiser that stays frozen (`config.denoiser`) keeps its classes and gets a new variance head. A denoiser that
+    goes on learning (`init`) takes the classes of the new data.
 
     Raises:
         ConfigError: there is no denoiser.
@@ -54,69 +55,72 @@ def like_denoiser(config: DiffusionRun, init: Path | None = None) -> DiffusionRu
     source = config.denoiser or init
     if source is None:
         return config
-    found = describe_denoiser(source)
+    about = describe_denoiser(source)
     if config.denoiser is None:
-        model = found.config.model_copy(update={"num_classes": None})
-        return config.model_copy(update={"model": model, "prediction": found.prediction})
-    model = found.config.model_copy(update={"variance_channels": config.model.variance_channels})
-    classes = found.config.num_classes is not None
-    return config.model_copy(update={"model": model, "prediction": found.prediction, "classes": classes})
+        model = about.config.model_copy(update={"num_classes": None})
+        return config.model_copy(update={"model": model, "prediction": about.prediction})
+    model = about.config.model_copy(update={"variance_channels": config.model.variance_channels})
+    classes = about.config.num_classes is not None
+    return config.model_copy(update={"model": model, "prediction": about.prediction, "classes": classes})
 
 
 def keep(denoiser: Denoiser, trained: Model) -> None:
-    """Take over the net of a trained denoiser and freeze it."""
+    """Copy the net of a trained denoiser and freeze it."""
     try:
-        denoiser.unet.load_state_dict(_net(trained).unet.state_dict())
+        denoiser.unet.load_state_dict(_denoiser_of(trained).unet.state_dict())
     except RuntimeError:
-        raise _differs(trained) from None
+        raise _differing_net(trained) from None
     denoiser.unet.requires_grad_(False)
 
 
 def start_from(denoiser: Denoiser, labels: tuple[str, ...], trained: Model) -> None:
-    """Take over net and variance head; a class of a known name keeps what was learned of it, a new one starts as none.
+    """Copy net and variance head of a trained denoiser, including the embeddings of classes of the same name.
+
+    A class that the trained denoiser does not know starts with its embedding of "no class".
 
     Args:
-        denoiser: to change.
-        labels: its classes.
-        trained: where from.
+        denoiser: the one to change.
+        labels: names of its classes.
+        trained: the model to copy from.
 
     Raises:
         CheckpointError: `trained` is a VAE.
         ConfigError: another architecture.
     """
-    given = _net(trained)
+    source = _denoiser_of(trained)
     try:
-        _load_state(denoiser.unet, given.unet, {CLASSES: _classes(denoiser, labels, trained)})
-        if denoiser.head is not None and given.head is not None:
-            _load_state(denoiser.head, given.head, {})
+        _load_state(denoiser.unet, source.unet, {CLASSES: _classes(denoiser, labels, trained)})
+        if denoiser.head is not None and source.head is not None:
+            _load_state(denoiser.head, source.head, {})
     except RuntimeError:
-        raise _differs(trained) from None
+        raise _differing_net(trained) from None
 
 
-def _load_state(net: nn.Module, given: nn.Module, instead: dict[str, Tensor | None]) -> None:
-    state = {name: value for name, value in given.state_dict().items() if name not in instead}
+def _load_state(net: nn.Module, source: nn.Module, instead: dict[str, Tensor | None]) -> None:
+    """Copy the weights of `source`, but for those named in `instead`; None leaves one out."""
+    state = {name: value for name, value in source.state_dict().items() if name not in instead}
     net.load_state_dict(state | {name: value for name, value in instead.items() if value is not None})
 
 
 def _classes(denoiser: Denoiser, labels: tuple[str, ...], trained: Model) -> Tensor | None:
-    """Rows of the class embedding by name, the last one being that of no class; None for a net without classes."""
+    """The class embedding for `labels`, its last row that of "no class"; None for a net without classes."""
     if denoiser.unet.config.num_class_embeds is None:
         return None
     fresh: Tensor = denoiser.unet.state_dict()[CLASSES]
-    given: Tensor | None = _net(trained).unet.state_dict().get(CLASSES)
-    if given is None:
+    known: Tensor | None = _denoiser_of(trained).unet.state_dict().get(CLASSES)
+    if known is None:
         return fresh
     rows = [trained.labels.index(label) if label in trained.labels else len(trained.labels) for label in labels]
-    return given[torch.tensor([*rows, len(trained.labels)])].clone()
+    return known[torch.tensor([*rows, len(trained.labels)])].clone()
 
 
-def _net(trained: Model) -> Denoiser:
+def _denoiser_of(trained: Model) -> Denoiser:
     if trained.denoiser is None:
         raise CheckpointError(f"{trained.path}: a VAE without a denoiser; give the run folder of a denoiser")
     return trained.denoiser
 
 
-def _differs(trained: Model) -> ConfigError:
+def _differing_net(trained: Model) -> ConfigError:
     return ConfigError(f"{trained.path}: its net differs from the settings: leave the model's settings out")
 
 
@@ -125,11 +129,62 @@ SHEET_STEPS = 10
 ENCODE_BATCH = 32
 
 
+class LatentData(TrainingData):
+    """Latents of the training images: those of `views` random crops are encoded once and kept in memory.
+
+    Args:
+        config: all settings of the run.
+        codec: the VAE that encodes.
+    """
+
+    def __init__(self, config: DiffusionRun, codec: LatentCodec) -> None:
+        self.source = open_source(config.data.data, "train")
+        self._config = config
+        self._codec = codec
+        self._bank: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+        """`mean` and `std` of posteriors `[B,C,h,w]`, and `label` `[B]`; each epoch has an order of its own."""
+        mean, std, label = self._latents()
+        size, count = self._config.optim.batch_size, len(mean)
+        epoch, order = -1, np.arange(0)
+        for step in range(start, stop):
+            chosen = []
+            for position in range(step * size, (step + 1) * size):
+                if position // count != epoch:
+                    epoch = position // count
+                    order = np.random.default_rng([self._config.seed, epoch]).permutation(count)
+                chosen.append(int(order[position % count]))
+            yield {"mean": mean[chosen], "std": std[chosen], "label": label[chosen]}
+
+    def describe(self) -> dict[str, Any]:
+        """The training images, and a hash of the VAE that encodes them."""
+        return {
+            "images": len(self.source),
+            "fingerprint": self.source.fingerprint,
+            "vae": weights_hash(self._codec),
+        }
+
+    def images_seen(self, steps: int) -> int:
+        """Latents taken by the first `steps` steps."""
+        return steps * self._config.optim.batch_size
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the latents of a step."""
+        side = self._config.data.resolution // FACTOR
+        return (self._config.optim.batch_size, self._codec.vae.config.latent_channels, side, side)
+
+    def _latents(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior means and standard deviations `[N,C,h,w]` and labels `[N]`, encoded at the first call."""
+        if self._bank is None:
+            self._bank = encode_views(self._codec, self.source, self._config)
+        return self._bank
+
+
 class DiffusionObjective(Objective):
     """Squared error of the prediction at random timesteps, and the likelihood of that error for the variance head.
 
-    The head gives the net no gradient and is clipped apart, so the net is bit for bit the one of a run without it. The
-    latents of `config.views` random crops are encoded once and kept; each step draws from their posteriors.
+    The head gives the net no gradient and is clipped apart, so the net is bit for bit the one of a run without it.
 
     Args:
         config: all settings of the run; `config.model.num_classes` must be the number of labels or None.
@@ -137,11 +192,14 @@ class DiffusionObjective(Objective):
         init: run folder, exported folder or shipped name of a denoiser to start from, or None for random weights.
     """
 
+    config: DiffusionRun
+    data: LatentData
+
     def __init__(self, config: DiffusionRun, codec: LatentCodec, init: Path | None = None) -> None:
         super().__init__()
         self.config = config
         self.codec = codec
-        self.source = open_source(config.data.data, "train")
+        self.data = LatentData(config, codec)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.model = make_denoiser(self._about(), config.data.resolution // FACTOR)
@@ -153,7 +211,6 @@ class DiffusionObjective(Objective):
             self.model.unet.enable_gradient_checkpointing()
         self.schedule = make_scheduler(kind=config.prediction)
         self.alpha_bars = alpha_bars(self.schedule)
-        self._bank: tuple[Tensor, Tensor, Tensor] | None = None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Latents from their posteriors, timesteps, the labels that are left, and the noise to add."""
@@ -180,37 +237,6 @@ class DiffusionObjective(Objective):
         head = [] if self.model.head is None else [list(self.model.head.parameters())]
         return head if self.config.denoiser is not None else [list(self.model.unet.parameters()), *head]
 
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """Latents drawn from the bank; each epoch visits all of them in an order of its own."""
-        mean, std, label = self._latents()
-        size, count = self.config.optim.batch_size, len(mean)
-        epoch, order = -1, np.arange(0)
-        for step in range(start, stop):
-            chosen = []
-            for position in range(step * size, (step + 1) * size):
-                if position // count != epoch:
-                    epoch = position // count
-                    order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
-                chosen.append(int(order[position % count]))
-            yield {"mean": mean[chosen], "std": std[chosen], "label": label[chosen]}
-
-    def inputs(self) -> dict[str, Any]:
-        """The training images, and a hash of the VAE that encodes them."""
-        return {
-            "images": len(self.source),
-            "fingerprint": self.source.fingerprint,
-            "vae": weights_hash(self.codec),
-        }
-
-    def images_seen(self, steps: int) -> int:
-        """Latents taken by the first `steps` steps."""
-        return steps * self.config.optim.batch_size
-
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the latents of a step."""
-        side = self.config.data.resolution // FACTOR
-        return (self.config.optim.batch_size, self.codec.vae.config.latent_channels, side, side)
-
     def summary(self, means: dict[str, float]) -> dict[str, float]:
         """The losses as they are."""
         return {key: means[key] for key in ("loss", "mse", "variance_nll", "chi2") if key in means}
@@ -219,7 +245,7 @@ class DiffusionObjective(Objective):
     def draw_samples(self, path: Path) -> None:
         """Sixteen DDIM samples from seeds 0 to 15, classes in turn."""
         generators = generators_for(range(SHEET_SIDE**2))
-        noise = initial_noise(self.batch_shape()[1:], generators).to(next(self.parameters()).device)
+        noise = initial_noise(self.data.batch_shape()[1:], generators).to(next(self.parameters()).device)
         classes = self.config.model.num_classes
         labels = None if classes is None else torch.arange(len(noise)) % classes
         *_, last = sample_ddim(make_denoise(self.model, labels), noise, self.schedule, DDIM(SHEET_STEPS))
@@ -235,14 +261,8 @@ class DiffusionObjective(Objective):
         return {"labels": list(about.labels)}
 
     def _about(self) -> DenoiserAbout:
-        labels = self.source.labels if self.config.classes else ()
+        labels = self.data.source.labels if self.config.classes else ()
         return about_denoiser(self.config, self.codec.vae.config.latent_channels, labels)
-
-    def _latents(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Posterior means and standard deviations `[N,C,h,w]` and labels `[N]`, encoded at the first call."""
-        if self._bank is None:
-            self._bank = encode_views(self.codec, self.source, self.config)
-        return self._bank
 
 
 def weights_hash(codec: LatentCodec) -> str:

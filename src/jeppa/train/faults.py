@@ -1,8 +1,11 @@
-"""What stops a training run: no memory, a full disk, a dead reader, NaN, a signal, a second process.
+"""What can stop a training run: no memory, a full disk, a dead reader, NaN, a signal, a second process.
 
-Each is told in one line and loses nothing: a step that meets NaN or infinity leaves no trace and is never saved, a
-signal ends the run after the step with its state saved, a lock admits one training process to a run folder, and the
-processes that read samples neither die unseen nor outlive the training one.
+Each fault is reported in one line and loses nothing that was saved:
+
+- a step with NaN or infinity in its loss or gradient changes no weight, and such weights are never saved;
+- a signal ends the run after the current step, and the state is saved;
+- a lock admits one training process to a run folder;
+- the death of a process that reads samples is noticed, and none of them outlives the training process.
 """
 
 import errno
@@ -18,8 +21,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import torch
-from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -27,21 +28,24 @@ from torch.utils.data import DataLoader, Dataset
 from jeppa.config import OptimConfig
 from jeppa.errors import ConfigError, TrainingError
 from jeppa.machine import lacks_memory
+from jeppa.train.step import TrainState
 
-# Errors of a disk, as against those of a program that asks for a file which is not there.
+# Errors of the disk, not of a program that asks for a file which does not exist.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES})
 _READER = "DataLoader"
-_SYSTEM = "os error"  # in what safetensors says of a disk, as against a file that is none of its own
+_SYSTEM = "os error"  # in messages of safetensors about the disk, not about the content of a file
 
 
 @contextmanager
-def told_plainly(run: Path, optim: OptimConfig, resolution: int) -> Iterator[None]:
-    """Turn such an error within the block into a `TrainingError` with its remedy; all others pass through.
+def explain_failures(run: Path, optim: OptimConfig, resolution: int) -> Iterator[None]:
+    """Turn an error of memory, disk or readers within the block into a `TrainingError` with its remedy.
+
+    All other errors pass through.
 
     Args:
         run: the run folder, whose checkpoints stay as they are.
-        optim: that of the run, to suggest a smaller batch.
-        resolution: that of the run, to suggest a smaller one.
+        optim: settings of the run, to suggest a smaller batch.
+        resolution: of the run, to suggest a smaller one.
     """
     try:
         yield
@@ -68,7 +72,7 @@ def _describe(error: Exception, run: Path, optim: OptimConfig, resolution: int) 
 
 
 def _remedy(optim: OptimConfig, resolution: int) -> str:
-    """Micro batches change nothing but memory, so a run goes on with them as it is."""
+    """What to try next. Micro batches change nothing but memory, so a run can go on with them as it is."""
     at_a_time = min(optim.batch_size, optim.micro_batch or optim.batch_size)
     allow = "(with --resume also --allow-change settings)"
     if at_a_time == 1:
@@ -85,7 +89,7 @@ BAD_STEPS_IN_A_ROW = 10
 
 
 def blame(model: nn.Module, terms: dict[str, Tensor]) -> str:
-    """What is not finite: a weight, else the terms of the loss `[B]`, else the gradient."""
+    """Say what is not finite: a weight, or else terms of the loss `[B]`, or else the gradient."""
     weight = next(_non_finite(dict(model.named_parameters())), None)
     bad = [key for key, value in terms.items() if not bool(value.isfinite().all())]
     if weight is not None:
@@ -93,14 +97,16 @@ def blame(model: nn.Module, terms: dict[str, Tensor]) -> str:
     return ", ".join(bad) if bad else "a gradient"
 
 
-def refuse_to_keep(run: Path, step: int, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> None:
-    """Raise `TrainingError` if there is anything in the model, its average or the optimizer that is not finite."""
-    state = optimizer.state_dict()["state"]
+def check_finite(run: Path, step: int, state: TrainState) -> None:
+    """Raise `TrainingError` if anything in the model, its average or the optimizer is not finite."""
+    moments = state.optimizer.state_dict()["state"]
     named = {
-        **model.state_dict(),
-        **{f"average {index}": value for index, value in enumerate(ema.shadow_params)},
+        **state.objective.state_dict(),
+        **{f"average {index}": value for index, value in enumerate(state.ema.shadow_params)},
         **{
-            f"{name} {index} of the optimizer": value for index, entry in state.items() for name, value in entry.items()
+            f"{name} {index} of the optimizer": value
+            for index, entry in moments.items()
+            for name, value in entry.items()
         },
     }
     bad = next(_non_finite(named), None)
@@ -132,7 +138,7 @@ class Interrupted(BaseException):
 
 
 class StopSignal:
-    """Within its `with` block, a first SIGINT or SIGTERM is remembered and a second one acts at once."""
+    """Within its `with` block, a first SIGINT or SIGTERM is only remembered; a second one stops the process at once."""
 
     def __init__(self) -> None:
         self._number: int | None = None
@@ -172,7 +178,7 @@ class RunLock:
     """Within its `with` block, no other process can train in `run`.
 
     The kernel holds the lock, so it ends with the process, however that ends, and is never stale. The file `run/lock`
-    stays; its content only tells a person who holds it.
+    stays; its content only shows a person which process holds it.
 
     Raises:
         ConfigError: another process trains in `run`, or `run` cannot be written.
@@ -208,7 +214,7 @@ class RunLock:
         self.release()
 
     def release(self) -> None:
-        """Let go in this process; a parent or child that shares the lock keeps it."""
+        """Release the lock in this process; a parent or child that shares it keeps it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -218,7 +224,7 @@ _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 
 def _release_in_child() -> None:
-    """A worker that outlives a killed run must not keep its lock."""
+    """Release all locks in a new worker: one that outlives a killed run must not keep its lock."""
     for lock in list(_held):
         lock.release()
 
@@ -249,7 +255,7 @@ def load_batches(dataset: Dataset[Any], keys: Iterable[list[Any]], workers: int)
     own = set(active_children()) - before
     try:
         yield from batches
-    except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it was handing a batch over
+    except (ConnectionError, EOFError, FileNotFoundError) as error:  # a worker died while it was handing over a batch
         raise RuntimeError(f"DataLoader worker went away ({error})") from error
     finally:
         del batches  # asks the workers to stop
@@ -260,6 +266,6 @@ def load_batches(dataset: Dataset[Any], keys: Iterable[list[Any]], workers: int)
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C and many batch systems signal every process, but the parent needs its readers to finish the step."""
+    """Ignore signals. Ctrl-C and batch systems signal every process, but the parent needs its readers for the step."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The KL term of a VAE's loss: its weight over time, what it spares, and what the latent does with it."""
+"""The KL term of a VAE's loss: its weight over time, free bits, and how much each latent channel is used."""
 
 import math
 
@@ -11,8 +11,8 @@ from jeppa.train.step import Terms
 
 RATE_MEMORY = 0.95
 
-# The rate answers to beta slowly, more slowly the lower the learning rate: most of the action is proportional, and
-# large errors are integrated no faster than small ones, else beta runs away while the latent is still on its way.
+# The rate follows beta slowly, and more slowly at a lower learning rate. So most of the control is proportional, and
+# large errors are integrated no faster than small ones; otherwise beta overshoots before the latent has followed it.
 PROPORTIONAL = 5.0
 INTEGRAL = 0.1
 LARGEST_ERROR = 0.5
@@ -98,7 +98,7 @@ class KLTerm(nn.Module):
         return (pressed * channel + (1.0 - pressed) * self.free_nats).sum(1)
 
     def _error(self) -> Tensor:
-        """Logarithm of the rate over the wanted one, bounded; 0 where no rate is wanted or none was seen yet."""
+        """Bounded logarithm of the rate over the wanted rate; 0 if no rate is wanted or no step was taken yet."""
         if self.wanted is None or not int(self.steps):
             return torch.zeros_like(self.log_beta)
         error = (self.average_rate.clamp(min=1e-9) / self.wanted).log()

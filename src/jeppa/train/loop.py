@@ -1,6 +1,6 @@
-"""The training loop of both models, on accelerate: a generator that yields a record after every step.
+"""The training loop of all models, on accelerate: a generator that yields a record after every step.
 
-    for record in train(VAEObjective(config), config, Path("run")): ...
+    for record in train(VAEObjective(config), Path("run")): ...
 
 All randomness is a function of (seed, step), so a resumed run takes the same steps as an uninterrupted one.
 
@@ -10,29 +10,26 @@ Each record goes to `log.jsonl` and TensorBoard too.
 import json
 import time
 from collections.abc import Collection, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 from torch.utils.tensorboard import SummaryWriter
 
-from jeppa.config import RunConfig
 from jeppa.errors import TrainingError
 from jeppa.files import write_text_atomically
 from jeppa.runtime import lay_out
-from jeppa.train.faults import BAD_STEPS_IN_A_ROW, RunLock, StopSignal, blame, explosion, refuse_to_keep, told_plainly
-from jeppa.train.run_folder import Change, open_run, publish, restore, store
-from jeppa.train.step import Objective, Stepper, Terms, training_runtime
+from jeppa.train.faults import BAD_STEPS_IN_A_ROW, RunLock, StopSignal, blame, check_finite, explain_failures, explosion
+from jeppa.train.run_folder import Change, open_run, restore, store
+from jeppa.train.step import Objective, Stepper, Terms, make_state, training_runtime
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What the caller of the loop learns after each step.
+    """What the loop tells its caller after each step.
 
     Args:
         step: steps taken so far, from 1.
@@ -84,18 +81,18 @@ def _logged_step(line: str) -> float:
 
 
 def train(
-    objective: Objective, config: RunConfig, run: Path, resume: bool = False, allow: Collection[Change] = ()
+    objective: Objective, run: Path, resume: bool = False, allow: Collection[Change] = ()
 ) -> Generator[StepRecord, None, None]:
-    """Train `objective`, writing the run folder `run`; yields after each step.
+    """Train `objective` with its settings, writing the run folder `run`; yields after each step.
 
     The last checkpoint has the averaged weights' export and latent statistics. Stopping the iteration early
     leaves the newest checkpoint as it is; SIGTERM or Ctrl-C finishes the step and saves.
 
     Args:
-        objective: the model with its loss; its weights are replaced on resume.
-        config: all settings; must equal those of the run that is resumed, but for what has no influence on weights.
+        objective: the model with its loss, its data and its settings; its weights are replaced on resume.
         run: folder to write; must not hold another run.
-        resume: go on from the newest verified checkpoint (or start, if there is none yet).
+        resume: go on from the newest intact checkpoint, or start if there is none yet. The settings must equal those
+            of the run, except for those that do not influence the weights.
         allow: what may differ on resume after all: settings (never the model's or the seed), data.
 
     Raises:
@@ -106,76 +103,59 @@ def train(
             disk do not suffice; a process that reads images died.
         Interrupted: a signal came; everything is saved.
     """
-    with RunLock(run), told_plainly(run, config.optim, config.data.resolution):
-        yield from _train(objective, config, run, resume, allow)
+    config = objective.config
+    with RunLock(run), explain_failures(run, config.optim, config.data.resolution):
+        yield from _train(objective, run, resume, allow)
 
 
-def _train(
-    objective: Objective, config: RunConfig, run: Path, resume: bool, allow: Collection[Change]
-) -> Iterator[StepRecord]:
-    opened = open_run(run, config, objective.inputs(), resume, allow)
-    checkpoint, notes = opened.checkpoint, opened.notes
-    optim = config.optim
+def _train(objective: Objective, run: Path, resume: bool, allow: Collection[Change]) -> Iterator[StepRecord]:
+    data, optim = objective.data, objective.config.optim
+    opened = open_run(run, objective.config, data.describe(), resume, allow)
     objective.to(PartialState().device)
-    runtime = training_runtime(objective, optim)
+    runtime = training_runtime(objective)
     accelerator = Accelerator()
     lay_out(objective, runtime)
-    optimizer = torch.optim.AdamW(
-        [{"params": group} for group in objective.groups()],
-        optim.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=0.0,
-        fused=True,
-    )
-    schedule = get_scheduler("cosine", optimizer, num_warmup_steps=optim.warmup_steps, num_training_steps=optim.steps)
-    ema = EMAModel(_trainable(objective), optim.ema_decay, foreach=True)
-    if checkpoint is not None:
-        restore(checkpoint, objective, optimizer, ema, schedule)
-    start = checkpoint.step if checkpoint is not None else 0
-    wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    stepper = Stepper(objective, wrapped, optimizer, accelerator, runtime, optim)
-    notes.append(str(runtime))
+    state, start = make_state(objective), 0
+    if opened.checkpoint is not None:
+        restore(opened.checkpoint, state)
+        start = opened.checkpoint.step
+    wrapped, optimizer = accelerator.prepare(objective, state.optimizer)
+    stepper = Stepper(objective, wrapped, optimizer, accelerator, runtime)
     log = RunLog(run, start)
-    yield StepRecord(start, optim.steps, objective.images_seen(start), 0.0, {}, "; ".join(notes))
+    notes = "; ".join([*opened.notes, str(runtime)])
+    yield StepRecord(start, optim.steps, data.images_seen(start), 0.0, {}, notes)
 
     window, bad, began = _Window(), 0, time.perf_counter()
-    with StopSignal() as stop, closing(objective.batches(start, optim.steps)) as batches:
+    with StopSignal() as stop, closing(data.batches(start, optim.steps)) as batches:
         for step, batch in enumerate(batches, start + 1):
-            taken = stepper.take(batch, step_generator(config.seed, step, accelerator))
-            note, bad = ("", 0) if taken.norm is not None else (blame(objective, taken.terms), bad + 1)
+            result = stepper.take(batch, step_generator(objective.config.seed, step, accelerator))
+            note, bad = ("", 0) if result.norm is not None else (blame(objective, result.terms), bad + 1)
             if bad == BAD_STEPS_IN_A_ROW:
                 raise TrainingError(explosion(run, step, note))
-            schedule.step()
-            if taken.norm is not None:
-                ema.step(_trainable(objective))
-                window.add(taken.terms, taken.norm)
+            state.schedule.step()
+            if result.norm is not None:
+                state.advance()
+                window.add(result.terms, result.norm)
             else:
                 window.skipped += 1
                 note = f"step {step} skipped: {note} is not finite"
-            images = objective.images_seen(step)
-            speed = (images - objective.images_seen(start)) / (time.perf_counter() - began)
+            images = data.images_seen(step)
+            speed = (images - data.images_seen(start)) / (time.perf_counter() - began)
             figures: dict[str, float] = {}
             stopping = stop.received
             last = step == optim.steps or stopping
             saving = step % optim.save_every == 0 or last
             if saving:
-                refuse_to_keep(run, step, objective, ema, optimizer)
+                check_finite(run, step, state)
             if step % optim.log_every == 0 or last:
-                lr = schedule.get_last_lr()[0]
-                figures = _log_line(objective, window, step, lr, speed)
+                figures = _log_line(objective, window, step, float(state.schedule.get_last_lr()[0]), speed)
                 log.write(figures)
                 window = _Window()
             if step % optim.sample_every == 0 or last:
-                with averaged(ema, objective):
+                with state.use_average():
                     objective.draw_samples(run / "samples" / f"step-{step:06d}.png")
             if saving:
-                with averaged(ema, objective):
-                    published = publish(objective, run)
-                    averaged_weights = {key: value.clone() for key, value in objective.state_dict().items()}
-                store(
-                    run, step, objective, averaged_weights, optimizer, ema, schedule, published, optim.keep,
-                    opened.origin,
-                )  # fmt: skip
+                store(run, step, state, opened.origin)
             yield StepRecord(step, optim.steps, images, speed, figures, note)
             if stopping:
                 stop.interrupt()
@@ -186,19 +166,6 @@ def step_generator(seed: int, step: int, accelerator: Accelerator) -> torch.Gene
     """The source of all noise in one step of one process."""
     words = np.random.SeedSequence([seed, step, accelerator.process_index]).generate_state(1)
     return torch.Generator().manual_seed(int(words[0]))
-
-
-@contextmanager
-def averaged(ema: EMAModel, objective: Objective) -> Iterator[None]:
-    """The model with its averaged weights and in evaluation mode; the trained ones come back afterwards."""
-    ema.store(_trainable(objective))
-    ema.copy_to(_trainable(objective))
-    objective.eval()
-    try:
-        yield
-    finally:
-        ema.restore(_trainable(objective))
-        objective.train()
 
 
 class _Window:
@@ -219,12 +186,8 @@ class _Window:
 
 
 def _log_line(objective: Objective, window: _Window, step: int, lr: float, speed: float) -> dict[str, float]:
-    figures: dict[str, float] = {"step": step, "images": objective.images_seen(step)}
+    figures: dict[str, float] = {"step": step, "images": objective.data.images_seen(step)}
     if window.count:
         means = window.means()
         figures |= objective.summary(means) | {"grad_norm": means["grad_norm"]}
     return figures | {"lr": lr, "images_per_second": speed, "skipped": window.skipped}
-
-
-def _trainable(objective: Objective) -> list[torch.nn.Parameter]:
-    return [parameter for group in objective.groups() for parameter in group]

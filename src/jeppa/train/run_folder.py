@@ -1,6 +1,7 @@
-"""The run folder of a training run: claimed, resumed, and its checkpoints filled and read.
+"""The folder of a training run: who may write to it, what may differ on resume, and what its checkpoints hold.
 
-The settings and data of a run are compared with those of its continuation, and every difference is told.
+On resume, settings, data, machine and versions are compared with those of the run. A difference that would change what
+is learned is an error unless it was allowed; the allowed ones are reported.
 """
 
 import hashlib
@@ -17,100 +18,107 @@ from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
-from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from jeppa.checkpoint import RUN_ID, Checkpoint, newest_checkpoint, run_id, save_checkpoint, sweep
 from jeppa.config import RunConfig, dump_yaml, load_run, parse_run
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.files import flush, write_text_atomically
-from jeppa.train.step import Objective
+from jeppa.train.step import Objective, TrainState
 
 Change = Literal["settings", "data"]
-"""What a person can agree to be different: settings (but never what makes the model), the images."""
+"""What may differ on resume if the user allows it: settings (except those of the model), and the images."""
 FREE = frozenset({
     "data.workers", "data.cache_megabytes", "optim.gradient_checkpointing", "optim.micro_batch", "optim.log_every",
     "optim.sample_every", "optim.save_every", "optim.keep",
 })  # fmt: skip
-"""Settings without influence on what is learned, but for rounding; they may always differ."""
+"""Settings that change nothing but rounding; they may always differ."""
 FIXED = (
     "kind", "seed", "preset", "model", "likelihood", "prediction", "variance", "denoiser", "classes",
 )  # fmt: skip
-"""Settings that make another model or another run; they may never differ."""
+"""Settings of which another value would mean another model or another run; they may never differ."""
 Flat = dict[str, Any]
 
 
-def refuse_settings(run: Path, saved: Flat, wanted: RunConfig, allow: Collection[Change]) -> list[str]:
-    """Compare settings; returns the allowed differences, one line each, for a person.
+def compare_settings(run: Path, saved: Flat, wanted: RunConfig, allow: Collection[Change]) -> list[str]:
+    """Compare settings on resume; returns the allowed differences, one line each.
 
     Args:
         run: the run folder, for the message.
         saved: the settings that the checkpoint was made with, as `model_dump` gives them.
-        wanted: those to go on with.
+        wanted: the settings to go on with.
         allow: what may differ.
 
     Raises:
         ConfigError: a difference that is not allowed; names key, old and new value.
     """
     before = parse_run(saved, str(run)).model_dump(mode="json")
-    found = {key: line for key, line in _differences(before, wanted.model_dump(mode="json")).items() if key not in FREE}
-    fixed = [line for key, line in found.items() if key.split(".")[0] in FIXED]
+    changes = {
+        key: line for key, line in _differences(before, wanted.model_dump(mode="json")).items() if key not in FREE
+    }
+    fixed = [line for key, line in changes.items() if key.split(".")[0] in FIXED]
     if fixed:
         raise ConfigError(
             f"{run}: {'; '.join(fixed)}: that would be another model, which cannot resume this run; use another --out"
         )
-    if found and "settings" not in allow:
+    if changes and "settings" not in allow:
         raise ConfigError(
-            f"{run}: cannot resume with other settings: {'; '.join(found.values())}; leave them as they were, add "
+            f"{run}: cannot resume with other settings: {'; '.join(changes.values())}; leave them as they were, add "
             "--allow-change settings, or use another --out"
         )
-    return list(found.values())
+    return list(changes.values())
 
 
-def refuse_data(run: Path, saved: Flat | None, wanted: Flat, allow: Collection[Change]) -> list[str]:
-    """Compare what `Objective.inputs` said then and says now; `saved` is None where a checkpoint did not keep it.
+def compare_data(run: Path, saved: Flat | None, wanted: Flat, allow: Collection[Change]) -> list[str]:
+    """Compare the training data on resume; returns the allowed differences, one line each.
+
+    Args:
+        run: the run folder, for the message.
+        saved: what `TrainingData.describe` returned for the run, or None for a checkpoint without it.
+        wanted: what it returns now.
+        allow: what may differ.
 
     Raises:
         ConfigError: they differ, and that is not allowed.
     """
-    found = [] if saved is None else list(_differences(saved, wanted).values())
-    if found and "data" not in allow:
+    changes = [] if saved is None else list(_differences(saved, wanted).values())
+    if changes and "data" not in allow:
         raise ConfigError(
-            f"{run}: the training data has changed: {'; '.join(found)}; restore it, add --allow-change data, or use "
+            f"{run}: the training data has changed: {'; '.join(changes)}; restore it, add --allow-change data, or use "
             "another --out"
         )
-    return found
+    return changes
 
 
-def told_environment(saved: Flat | None, now: Flat) -> list[str]:
-    """Differences of machine and versions, with which the weights are not bitwise those of an unbroken run."""
-    found = [] if saved is None else list(_differences(saved, now).values())
-    return [f"not bitwise the unbroken run: {'; '.join(found)}"] if found else []
+def describe_environment_changes(saved: Flat | None, now: Flat) -> list[str]:
+    """Differences of machine and versions, which make the weights differ in rounding from those of an unbroken run."""
+    changes = [] if saved is None else list(_differences(saved, now).values())
+    return [f"not bitwise the unbroken run: {'; '.join(changes)}"] if changes else []
 
 
-def hash_of(settings: Flat) -> str:
+def hash_settings(settings: Flat) -> str:
     """SHA-256 of settings, in hexadecimal."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _differences(before: Flat, after: Flat) -> dict[str, str]:
-    old, new = _flat(before), _flat(after)
+    old, new = _flatten_settings(before), _flatten_settings(after)
     return {
-        key: f"{key} was {_shown(old.get(key))} and is {_shown(new.get(key))}"
+        key: f"{key} was {_shorten_value(old.get(key))} and is {_shorten_value(new.get(key))}"
         for key in {**old, **new}
         if old.get(key) != new.get(key)
     }
 
 
-def _shown(value: Any) -> str:
-    """A hash is told apart by its beginning."""
+def _shorten_value(value: Any) -> str:
+    """A hash is shortened to its beginning."""
     return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
-def _flat(values: Flat, prefix: str = "") -> Flat:
+def _flatten_settings(values: Flat, prefix: str = "") -> Flat:
     flat: Flat = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= _flatten_settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
@@ -131,20 +139,20 @@ class Origin:
         """The entries of a checkpoint's manifest; the settings themselves are in its state."""
         return {
             "run": self.run,
-            "config_sha256": hash_of(self.config),
+            "config_sha256": hash_settings(self.config),
             "data": self.data,
             "environment": self.environment,
         }
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedRun:
     """A run folder ready to be written.
 
     Args:
         origin: for the checkpoints to come.
         checkpoint: where to go on, or None to start.
-        notes: what a person should know.
+        notes: lines for the user.
     """
 
     origin: Origin
@@ -154,13 +162,13 @@ class Opened:
 
 def open_run(
     run: Path, config: RunConfig, inputs: dict[str, Any], resume: bool, allow: Collection[Change] = ()
-) -> Opened:
-    """Make `run` ready to be written; the caller holds its lock.
+) -> OpenedRun:
+    """Check that `run` may be written or resumed, and prepare it; the caller holds its lock.
 
     Args:
         run: the run folder.
         config: all settings.
-        inputs: what the objective learns from, see `Objective.inputs`.
+        inputs: what the run learns from, see `TrainingData.describe`.
         resume: go on with the run that is there.
         allow: what may differ from it.
 
@@ -179,11 +187,69 @@ def open_run(
     if checkpoint is not None:
         notes.append(f"resumed from step {checkpoint.step}")
     notes += _compare(run, checkpoint, config, inputs, environment, allow)
-    identity = _claim(run, config, checkpoint)
-    return Opened(Origin(identity, config.model_dump(mode="json"), inputs, environment), checkpoint, notes)
+    identity = _claim_run(run, config, checkpoint)
+    return OpenedRun(Origin(identity, config.model_dump(mode="json"), inputs, environment), checkpoint, notes)
 
 
-def publish(objective: Objective, run: Path) -> dict[str, Any]:
+def store(run: Path, step: int, state: TrainState, origin: Origin) -> Checkpoint:
+    """Export the averaged model into `run`, then save a checkpoint of it and of all that `restore` needs."""
+    with state.use_average():
+        published = _publish(state.objective, run)
+        averaged = {key: value.clone() for key, value in state.objective.state_dict().items()}
+    content = {
+        "step": step,
+        "config": origin.config,
+        "schedule": state.schedule.state_dict(),
+        "ema_steps": state.ema.optimization_step,
+        "published": published,
+    }
+    tensors = {"model": state.objective.state_dict(), "ema": averaged, "optimizer": _moments(state.optimizer)}
+    return save_checkpoint(run, step, tensors, content, state.objective.config.optim.keep, origin.for_manifest())
+
+
+def restore(checkpoint: Checkpoint, state: TrainState) -> None:
+    """Put a checkpoint's state back, bit for bit; the learning rate follows the schedule of the present settings."""
+    averaged = checkpoint.tensors("ema")
+    try:
+        state.objective.load_state_dict(averaged)
+        shadows = [p.detach().clone() for group in state.optimizer.param_groups for p in group["params"]]
+        state.objective.load_state_dict(checkpoint.tensors("model"))
+    except RuntimeError:
+        raise CheckpointError(
+            f"{checkpoint.folder}: holds a model of another architecture; use the preset of its config.yaml"
+        ) from None
+    content = checkpoint.state()
+    state.ema.shadow_params = shadows
+    state.ema.optimization_step = content["ema_steps"]
+    _restore_optimizer(state, _restore_schedule(state, content["schedule"]), checkpoint.tensors("optimizer"))
+
+
+def _restore_schedule(state: TrainState, saved: dict[str, Any]) -> list[float]:
+    """Go to the saved step of the present schedule; returns the learning rate of each group there."""
+    schedule = state.schedule
+    base_rates = schedule.base_lrs
+    schedule.load_state_dict({**saved, "base_lrs": base_rates})
+    rates = [
+        float(rate) * factor(schedule.last_epoch) for rate, factor in zip(base_rates, schedule.lr_lambdas, strict=True)
+    ]
+    schedule._last_lr = [*rates]
+    return rates
+
+
+def _restore_optimizer(state: TrainState, rates: list[float], saved: dict[str, Tensor]) -> None:
+    """The inverse of `_moments`."""
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        index, _, name = key.partition(".")
+        moments.setdefault(int(index), {})[name] = value
+    content = state.optimizer.state_dict()
+    content["state"] = moments
+    for group, rate in zip(content["param_groups"], rates, strict=True):
+        group["lr"] = rate
+    state.optimizer.load_state_dict(content)
+
+
+def _publish(objective: Objective, run: Path) -> dict[str, Any]:
     """`objective.publish` into `run`, file by file, so that a kill leaves none half-written."""
     temporary = run / _EXPORT
     shutil.rmtree(temporary, ignore_errors=True)
@@ -202,61 +268,6 @@ def publish(objective: Objective, run: Path) -> dict[str, Any]:
     return published
 
 
-def store(
-    run: Path,
-    step: int,
-    model: nn.Module,
-    averaged: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    ema: EMAModel,
-    schedule: Any,
-    published: dict[str, Any],
-    keep: int,
-    origin: Origin,
-) -> Checkpoint:
-    """Save all that `restore` needs, the averaged weights, and what `publish` measured."""
-    state = {
-        "step": step,
-        "config": origin.config,
-        "schedule": schedule.state_dict(),
-        "ema_steps": ema.optimization_step,
-        "published": published,
-    }
-    tensors = {"model": model.state_dict(), "ema": averaged, "optimizer": _moments(optimizer)}
-    return save_checkpoint(run, step, tensors, state, keep, origin.for_manifest())
-
-
-def restore(
-    checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMAModel, schedule: Any
-) -> None:
-    """Put a checkpoint's state back, bit for bit; the learning rate follows the schedule of the present settings."""
-    averaged = checkpoint.tensors("ema")
-    try:
-        model.load_state_dict(averaged)
-        shadows = [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
-        model.load_state_dict(checkpoint.tensors("model"))
-    except RuntimeError:
-        raise CheckpointError(
-            f"{checkpoint.folder}: holds a model of another architecture; use the preset of its config.yaml"
-        ) from None
-    state = checkpoint.state()
-    ema.shadow_params = shadows
-    ema.optimization_step = state["ema_steps"]
-    base_rates = schedule.base_lrs
-    schedule.load_state_dict({**state["schedule"], "base_lrs": base_rates})
-    rates = [rate * factor(schedule.last_epoch) for rate, factor in zip(base_rates, schedule.lr_lambdas, strict=True)]
-    schedule._last_lr = rates
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in checkpoint.tensors("optimizer").items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = value
-    content = optimizer.state_dict()
-    content["state"] = moments
-    for group, rate in zip(content["param_groups"], rates, strict=True):
-        group["lr"] = rate
-    optimizer.load_state_dict(content)
-
-
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's state as named tensors: parameter index, dot, name."""
     state = optimizer.state_dict()["state"]
@@ -271,18 +282,22 @@ def _compare(
     environment: dict[str, Any],
     allow: Collection[Change],
 ) -> list[str]:
-    """Refuse what differs and is not allowed; tell the rest. A checkpoint knows better than an edited config.yaml."""
+    """Raise an error for differences that are not allowed, and return the others as lines.
+
+    The settings of the run are read from its checkpoint; config.yaml, which may have been edited, is used only if the
+    checkpoint has none.
+    """
     saved = None if checkpoint is None else checkpoint.state().get("config")
     if saved is None and (run / "config.yaml").exists():
         saved = load_run(run / "config.yaml").model_dump(mode="json")
-    notes = [] if saved is None else refuse_settings(run, saved, config, allow)
+    notes = [] if saved is None else compare_settings(run, saved, config, allow)
     manifest = {} if checkpoint is None else checkpoint.manifest()
-    notes += refuse_data(run, manifest.get("data"), inputs, allow)
-    return notes + told_environment(manifest.get("environment"), environment)
+    notes += compare_data(run, manifest.get("data"), inputs, allow)
+    return notes + describe_environment_changes(manifest.get("environment"), environment)
 
 
-def _claim(run: Path, config: RunConfig, checkpoint: Checkpoint | None) -> str:
-    """Write settings and identity, so that a folder which cannot be written is found out before the first step."""
+def _claim_run(run: Path, config: RunConfig, checkpoint: Checkpoint | None) -> str:
+    """Write settings and identity; a folder that cannot be written is thus reported before the first step."""
     try:
         for folder in (run, run / "checkpoints", run / "samples"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -299,7 +314,7 @@ def _claim(run: Path, config: RunConfig, checkpoint: Checkpoint | None) -> str:
 
 
 def _environment() -> dict[str, Any]:
-    """What weights depend on bit for bit, beside settings and data."""
+    """What else, beside settings and data, decides every bit of the weights."""
     return {
         "device": str(PartialState().device),
         "threads": torch.get_num_threads(),

@@ -1,15 +1,16 @@
-"""What an optimizer step needs from a model (losses, parameter groups, pictures), and the step itself.
+"""What training needs from a model and its data, what it changes, and one optimizer step.
 
-An objective is an `nn.Module`, so that accelerate wraps the whole computation and gradients are synchronised
-when several processes train together.
+`Objective` is the model with its loss and with what is shown of it; `TrainingData` is what it learns from. An objective
+is an `nn.Module`, so that accelerate wraps the whole computation and gradients are synchronised when several processes
+train together. `TrainState` is all that changes in training and all that a checkpoint has to hold.
 
-A step takes the gradient of a batch's mean loss, in parts where memory is short, clipped and applied.
-Noise is drawn once for the batch and each part takes its share of it, so the parts' gradients add up to that of the
-whole but for rounding. Where samples depend on each other by the batch's means, those are found first in a pass
-without gradients, which costs time: parts are for want of memory.
+A step takes the gradient of a batch's mean loss, clips it and applies it. With `micro_batch` the batch is computed in
+parts, to save memory. Noise is drawn once for the whole batch and each part takes its share, so the gradients of the
+parts add up to that of the whole but for rounding. Where the loss of a sample depends on means over the batch, an extra
+pass without gradients computes those means first, which costs time.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,9 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from jeppa.config import OptimConfig
+from jeppa.config import OptimConfig, RunConfig
+from jeppa.data import ImageSource
 from jeppa.runtime import Runtime, choose_runtime, lay_out
 
 Batch = dict[str, Tensor]
@@ -30,22 +34,55 @@ Terms = dict[str, Tensor]
 """Losses and other figures of samples, `[B]` each, or their means over a batch, scalars."""
 
 
-class Objective(nn.Module):
-    """Abstract: a model with its loss; see `train.vae` and `train.diffusion`.
+class TrainingData(ABC):
+    """What an objective learns from: a batch for each step.
 
     Attributes:
+        source: the training images.
+    """
+
+    source: ImageSource
+
+    @abstractmethod
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+        """The batches of steps `start` to `stop - 1`, a pure function of the run's seed."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON: `images`, their `fingerprint`, and whatever else beside the settings decides the weights."""
+
+    @abstractmethod
+    def images_seen(self, steps: int) -> int:
+        """How many images the first `steps` steps take."""
+
+    @abstractmethod
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the tensor that the model sees in the first step."""
+
+
+class Objective(nn.Module):
+    """Abstract: a model with its loss; see `train.vae`, `train.diffusion` and `train.texture`.
+
+    Attributes:
+        config: all settings of the run.
+        data: what is learned from.
         coupled: whether the loss of a sample depends on the other samples of its batch, by the means of terms.
     """
 
+    config: RunConfig
+    data: TrainingData
     coupled = False
 
     @abstractmethod
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """A batch with all random choices of a step, as `forward` needs it.
+        """Make all random choices of a step.
 
         Args:
-            batch: what `batches` yields.
+            batch: what `data.batches` yields.
             generator: the only source of noise; seeded from the run's seed and the step.
+
+        Returns:
+            The batch as `forward` needs it.
         """
 
     @abstractmethod
@@ -58,27 +95,11 @@ class Objective(nn.Module):
         """
 
     def advance(self, means: Terms) -> None:
-        """Move what the model remembers of its batches on by one step, given the means of the step's terms."""
+        """Update what the model remembers of its batches, given the means of the terms of the step just taken."""
 
     @abstractmethod
     def groups(self) -> list[list[nn.Parameter]]:
         """Trainable parameters, in groups whose gradients are clipped apart."""
-
-    @abstractmethod
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """The batches of steps `start` to `stop - 1`, a pure function of the run's seed."""
-
-    @abstractmethod
-    def inputs(self) -> dict[str, Any]:
-        """What is learned from, as plain JSON: `images`, their `fingerprint`, and whatever else weights depend on."""
-
-    @abstractmethod
-    def images_seen(self, steps: int) -> int:
-        """How many images the first `steps` steps take."""
-
-    @abstractmethod
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the tensor that the model sees in the first step."""
 
     @abstractmethod
     def summary(self, means: dict[str, float]) -> dict[str, float]:
@@ -94,8 +115,60 @@ class Objective(nn.Module):
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A step.
+class TrainState:
+    """All that training changes, and that a checkpoint holds.
+
+    Args:
+        objective: the model; what it remembers of its batches is in its buffers.
+        optimizer: AdamW over its groups.
+        schedule: of the learning rate.
+        ema: the averaged weights.
+    """
+
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    ema: EMAModel
+
+    @contextmanager
+    def use_average(self) -> Iterator[None]:
+        """Within the block the model has its averaged weights and is in evaluation mode."""
+        self.ema.store(_trainable(self.objective))
+        self.ema.copy_to(_trainable(self.objective))
+        self.objective.eval()
+        try:
+            yield
+        finally:
+            self.ema.restore(_trainable(self.objective))
+            self.objective.train()
+
+    def advance(self) -> None:
+        """Move the average towards the present weights."""
+        self.ema.step(_trainable(self.objective))
+
+
+def make_state(objective: Objective) -> TrainState:
+    """The state before the first step."""
+    optim = objective.config.optim
+    optimizer = torch.optim.AdamW(
+        [{"params": group} for group in objective.groups()],
+        optim.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=0.0,
+        fused=True,
+    )
+    schedule = get_scheduler("cosine", optimizer, num_warmup_steps=optim.warmup_steps, num_training_steps=optim.steps)
+    ema = EMAModel(_trainable(objective), optim.ema_decay, foreach=True)
+    return TrainState(objective, optimizer, schedule, ema)
+
+
+def _trainable(objective: Objective) -> list[nn.Parameter]:
+    return [parameter for group in objective.groups() for parameter in group]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of a step.
 
     Args:
         terms: the objective's, of every sample `[B]`, detached.
@@ -116,7 +189,6 @@ class Stepper:
         optimizer: over its groups.
         accelerator: what wrapped both.
         runtime: how the net is laid out.
-        optim: `batch_size`, `micro_batch` and `clip_norm` of it.
     """
 
     objective: Objective
@@ -124,43 +196,41 @@ class Stepper:
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     runtime: Runtime
-    optim: OptimConfig
 
-    def take(self, batch: Batch, generator: torch.Generator) -> Taken:
+    def take(self, batch: Batch, generator: torch.Generator) -> StepResult:
         """Train on one of the objective's batches; state moves once, by the means over the whole of it."""
-        drawn = placed(self.objective.draw(batch, generator), self.accelerator.device, self.runtime)
+        optim = self.objective.config.optim
+        drawn = place(self.objective.draw(batch, generator), self.accelerator.device, self.runtime)
         self.optimizer.zero_grad()
-        terms = self._add_gradients(parts(drawn, self.optim))
+        terms = self._add_gradients(split_batch(drawn, optim))
         means = _mean_terms(terms)
-        norms = [
-            float(self.accelerator.clip_grad_norm_(group, self.optim.clip_norm)) for group in self.objective.groups()
-        ]
+        norms = [float(self.accelerator.clip_grad_norm_(group, optim.clip_norm)) for group in self.objective.groups()]
         norm = float(np.sqrt(np.square(norms).sum()))
         if not np.isfinite(norm) or not bool(means["loss"].isfinite()):
             self.optimizer.zero_grad()
-            return Taken(terms, None)
+            return StepResult(terms, None)
         self.optimizer.step()
         self.objective.advance(means)
-        return Taken(terms, norm)
+        return StepResult(terms, norm)
 
     def _add_gradients(self, batches: list[Batch]) -> Terms:
-        """Those of the mean loss over all parts together."""
-        means = self._survey(batches) if len(batches) > 1 and self.objective.coupled else None
+        """Add the gradients of the mean loss over all parts together; returns the terms of every sample."""
+        means = self._measure_means(batches) if len(batches) > 1 and self.objective.coupled else None
         count = sum(_batch_size(batch) for batch in batches)
-        found = []
+        terms_of_parts = []
         for batch in batches:
             with self._synchronised(batch is batches[-1]):
                 with autocast(self.accelerator.device, self.runtime):
                     terms = self.wrapped(batch, means)
                 self.accelerator.backward(terms["loss"].sum() / count)
-            found.append({key: value.detach() for key, value in terms.items()})
-        return _joined(found)
+            terms_of_parts.append({key: value.detach() for key, value in terms.items()})
+        return _join_terms(terms_of_parts)
 
     @torch.no_grad()
-    def _survey(self, batches: list[Batch]) -> Terms:
+    def _measure_means(self, batches: list[Batch]) -> Terms:
         """The means over the whole batch of terms that do not depend on such means."""
         with autocast(self.accelerator.device, self.runtime):
-            return _mean_terms(_joined([self.objective(batch) for batch in batches]))
+            return _mean_terms(_join_terms([self.objective(batch) for batch in batches]))
 
     @contextmanager
     def _synchronised(self, last: bool) -> Iterator[None]:
@@ -172,35 +242,35 @@ class Stepper:
                 yield
 
 
-def training_runtime(objective: Objective, optim: OptimConfig) -> Runtime:
-    """The runtime that takes what is computed at a time forth and back fastest on this machine.
+def training_runtime(objective: Objective) -> Runtime:
+    """The runtime in which loss and gradient of what is computed at a time take the least time on this machine.
 
     On a CUDA device blocks are compiled too: a run is long enough to pay for it.
     """
-    cpu = torch.device("cpu")
+    optim, cpu = objective.config.optim, torch.device("cpu")
 
     def work(runtime: Runtime) -> None:
         handles = lay_out(objective, runtime)
-        batch = objective.draw(next(iter(objective.batches(0, 1))), torch.Generator().manual_seed(0))
+        batch = objective.draw(next(iter(objective.data.batches(0, 1))), torch.Generator().manual_seed(0))
         with autocast(cpu, runtime):
-            terms = objective(parts(placed(batch, cpu, runtime), optim)[0])
+            terms = objective(split_batch(place(batch, cpu, runtime), optim)[0])
         terms["loss"].mean().backward()
         objective.zero_grad()
         for handle in handles:
             handle.remove()
 
-    count, *sample = objective.batch_shape()
+    count, *sample = objective.data.batch_shape()
     shape = (min(count, optim.micro_batch or count), *sample)
     chosen = choose_runtime(optim.precision, objective, f"training on {shape}", work)
     on_cuda = next(objective.parameters()).device.type == "cuda"
     return replace(chosen, compiled=True) if on_cuda and optim.precision != "exact" else chosen
 
 
-def parts(batch: Batch, optim: OptimConfig) -> list[Batch]:
-    """A batch cut into the parts that are computed at a time, in order; the last may be smaller.
+def split_batch(batch: Batch, optim: OptimConfig) -> list[Batch]:
+    """Cut a batch into the parts that are computed at a time, in order; the last may be smaller.
 
-    A step with fewer, larger crops has about the pixels of any other, so its parts are the same share of it, of one
-    crop at least.
+    A step with fewer, larger crops has about as many pixels as any other, so a part of it is the same share of the
+    step, but at least one crop.
     """
     if optim.micro_batch is None:
         return [batch]
@@ -209,14 +279,14 @@ def parts(batch: Batch, optim: OptimConfig) -> list[Batch]:
     return [dict(zip(cut, part, strict=True)) for part in zip(*cut.values(), strict=True)]
 
 
-def placed(batch: Batch, device: torch.device, runtime: Runtime) -> Batch:
-    """A batch on a device, pictures in the layout of the runtime."""
+def place(batch: Batch, device: torch.device, runtime: Runtime) -> Batch:
+    """Bring a batch to a device, its pictures in the layout of the runtime."""
 
-    def place(value: Tensor) -> Tensor:
+    def move(value: Tensor) -> Tensor:
         layout = runtime.memory_format if value.ndim == 4 else torch.contiguous_format
         return value.to(device, memory_format=layout)
 
-    return {key: place(value) for key, value in batch.items()}
+    return {key: move(value) for key, value in batch.items()}
 
 
 def autocast(device: torch.device, runtime: Runtime) -> torch.autocast:
@@ -228,8 +298,8 @@ def _batch_size(batch: Batch) -> int:
     return len(next(iter(batch.values())))
 
 
-def _joined(found: list[Terms]) -> Terms:
-    return {key: torch.cat([terms[key] for terms in found]) for key in found[0]}
+def _join_terms(parts: list[Terms]) -> Terms:
+    return {key: torch.cat([terms[key] for terms in parts]) for key in parts[0]}
 
 
 def _mean_terms(terms: Terms) -> Terms:

@@ -1,14 +1,13 @@
-"""Training of a texture head on a frozen VAE: LPIPS and a discriminator pull, sigma bounds.
+"""Training of a texture head on a frozen VAE, by LPIPS and a discriminator; sigma bounds what the head can add.
 
-The discriminator tells pictures from textured reconstructions, place by place, by how each departs from the mean.
-It is a U-Net, so that its verdict has a place (Schönfeld et al., arXiv 2002.12655), given what the generator knows: the
-mean and sigma. Verdicts are compared in pairs of one place, real against made (the relativistic pairing of
-Jolicoeur-Martineau, arXiv 1807.00734), which asks for texture of the right kind *here*. A gradient penalty would need
-second derivatives; instead the verdict must not change under a little noise (Lin et al., arXiv 2501.08316, section
-3.4).
+The discriminator distinguishes pictures from textured reconstructions. It is a U-Net, so it gives a verdict for every
+place (Schönfeld et al., arXiv 2002.12655), and it sees the mean and sigma too, which the texture head knows. The
+verdicts on the real and the textured picture are compared at each place (the relativistic pairing of
+Jolicoeur-Martineau, arXiv 1807.00734), which asks for the right kind of texture in the right place. A gradient penalty
+would need second derivatives; instead the verdict must not change under a little noise (Lin et al., arXiv 2501.08316,
+section 3.4).
 """
 
-from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from jeppa.config import TextureRun
-from jeppa.data import evaluation_images, make_image_cache, open_source, write_png
+from jeppa.data import evaluation_images, open_source, write_png
 from jeppa.data.images import contact_sheet
 from jeppa.distributions import standard_normal
 from jeppa.lpips import load_lpips
 from jeppa.train.diffusion import weights_hash
 from jeppa.train.step import Batch, Objective, Terms
-from jeppa.train.vae import crop_batches, images_seen
+from jeppa.train.vae import CropData
 from jeppa.vae import FACTOR
 from jeppa.vae.codec import LatentCodec
 from jeppa.vae.nets import decode_features
@@ -35,23 +34,26 @@ SHEET_IMAGES = 8
 PENALTY = 1.0
 INPUTS = 9
 PENALTY_NOISE = 0.05
-"""Deviation of the noise under which a verdict must stay, in units of [-1,1]."""
+"""Deviation of the noise that must not change a verdict; pictures are in [-1,1]."""
 SLOPE = 0.2
 LOGVAR_CENTRE, LOGVAR_SPAN = -5.0, 2.0
-"""About where log-variances lie, so that the net sees numbers of about unit size."""
+"""Typical log-variances; with them the discriminator sees numbers of about unit size."""
 
 
 class TextureObjective(Objective):
     """Losses of the textured picture, and of the discriminator that judges it, in one backward pass.
 
-    The head sees the discriminator with its weights held, and the discriminator sees the picture with its gradient
-    stopped, so each learns from its own loss alone. Half of what the discriminator is shown as made was made earlier.
+    Each learns from its own loss alone: in the loss of the head the weights of the discriminator get no gradient, and
+    in the loss of the discriminator the picture gets none. Half of the textured crops that the discriminator sees were
+    made in earlier steps.
 
     Args:
         config: all settings of the run.
-        codec: the VAE, which stays as it is.
+        codec: the VAE, which stays frozen.
     """
 
+    config: TextureRun
+    data: CropData
     older: Tensor
     stored: Tensor
 
@@ -59,9 +61,7 @@ class TextureObjective(Objective):
         super().__init__()
         self.config = config
         self.codec = codec
-        self.source = open_source(config.data.data, "train")
-        self.decoded = make_image_cache(self.source, config.data)
-        self.vae_hash = weights_hash(codec)
+        self.data = CropData(config, weights_hash(codec))
         self.model = codec.vae
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -75,12 +75,12 @@ class TextureObjective(Objective):
 
     @property
     def head(self) -> TextureHead:
-        """What learns."""
+        """The texture head."""
         assert self.model.texture_head is not None
         return self.model.texture_head
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Crops, the noise of the head and of the penalty, how far they are moved under LPIPS, and older crops."""
+        """Crops, the noise of the head and of the penalty, how far LPIPS shifts the crops, and older crops."""
         x = batch["x"]
         count, _, height, width = x.shape
         shape = (self.head.latent_noise_channels, height // FACTOR, width // FACTOR)
@@ -114,14 +114,14 @@ class TextureObjective(Objective):
             loss = loss + self.config.perceptual * terms["lpips"]
         if self.config.adversarial:
             held = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-            verdicts = [functional_call(self.discriminator, held, (one, mean, logvar)) for one in (made, x)]
+            verdicts = [functional_call(self.discriminator, held, (picture, mean, logvar)) for picture in (made, x)]
             terms["adversarial"] = pairing_loss(*verdicts)
             terms |= self._judge(shown, batch)
             loss = loss + self.config.adversarial * terms["adversarial"] + terms["discriminator"]
         return {"loss": loss, **terms}
 
     def advance(self, means: Terms) -> None:
-        """Keep what was made for later."""
+        """Keep the textured crops for later steps."""
         if self._made is None or not len(self.older) or self._made.shape[2] != self.older.shape[2]:
             return
         first = int(self.stored)
@@ -133,23 +133,6 @@ class TextureObjective(Objective):
         """The head, and the discriminator."""
         groups = [list(self.head.parameters())]
         return [*groups, list(self.discriminator.parameters())] if self.config.adversarial else groups
-
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """Random crops, as a VAE has them."""
-        return crop_batches(self.source, self.config, start, stop, self.decoded)
-
-    def inputs(self) -> dict[str, Any]:
-        """The training images, and a hash of the VAE."""
-        return {"images": len(self.source), "fingerprint": self.source.fingerprint, "vae": self.vae_hash}
-
-    def images_seen(self, steps: int) -> int:
-        """Crops taken by the first `steps` steps."""
-        return images_seen(self.config, steps)
-
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the images of a step."""
-        side = self.config.data.resolution
-        return (self.config.optim.batch_size, 3, side, side)
 
     def summary(self, means: dict[str, float]) -> dict[str, float]:
         """The losses as they are."""
@@ -173,22 +156,22 @@ class TextureObjective(Objective):
 
     def _perceptual(self, x: Tensor, made: Tensor, moved: Tensor) -> Tensor:
         down, across = moved.tolist()
-        pair = (F.pad(one, (across, 0, down, 0), mode="replicate") for one in (x, made))
+        pair = (F.pad(picture, (across, 0, down, 0), mode="replicate") for picture in (x, made))
         assert self._lpips is not None
         with torch.autocast(x.device.type, enabled=False):
             return self._lpips.distance(*pair)
 
     def _judge(self, shown: Tensor, batch: Batch) -> Terms:
-        """The discriminator's loss on what was made now and, half of it, earlier; and its share of right verdicts."""
+        """Loss of the discriminator, half on crops made now and half on older ones, and the share of right verdicts."""
         if "older" in batch:
             half = len(shown) // 2
             shown = torch.cat([shown[:half], batch["older"][half:]])
         made, mean, logvar, x = shown.split(3, dim=1)
-        real, false = (self.discriminator(one, mean, logvar) for one in (x, made))
+        real, false = (self.discriminator(picture, mean, logvar) for picture in (x, made))
         shaken = batch["shaken"]
         penalty = torch.zeros_like(real[:, 0, 0, 0], dtype=torch.float32)
-        for one, verdict in ((x, real), (made, false)):
-            change = self.discriminator(one + shaken, mean, logvar).float() - verdict.float()
+        for picture, verdict in ((x, real), (made, false)):
+            change = self.discriminator(picture + shaken, mean, logvar).float() - verdict.float()
             penalty = penalty + change.square().flatten(1).mean(1)
         right = (real > false).float().flatten(1).mean(1)
         return {"discriminator": pairing_loss(real, false) + PENALTY * penalty, "right": right}
@@ -228,5 +211,5 @@ class Discriminator(nn.Module):
 
 
 def pairing_loss(better: Tensor, worse: Tensor) -> Tensor:
-    """How little `better` is above `worse`, `[B]`: softplus(worse - better), the mean over places."""
+    """Loss that is small where `better` is above `worse`, `[B]`: softplus(worse - better), the mean over places."""
     return F.softplus(worse.float() - better.float()).flatten(1).mean(1)

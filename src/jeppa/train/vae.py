@@ -16,8 +16,6 @@ from jeppa.config import TextureRun, VAERun
 from jeppa.data import (
     CropDataset,
     CropSample,
-    DecodedImages,
-    ImageSource,
     evaluation_images,
     make_image_cache,
     open_source,
@@ -30,8 +28,8 @@ from jeppa.lpips import load_lpips
 from jeppa.shipped import find_shipped
 from jeppa.train.faults import load_batches
 from jeppa.train.kl import KLTerm, latent_summary
-from jeppa.train.step import Batch, Objective, Terms
-from jeppa.vae import FACTOR, HeteroscedasticVAE, load_folder, save_folder
+from jeppa.train.step import Batch, Objective, Terms, TrainingData
+from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.codec import measure
 from jeppa.vae.linear_start import principal_components, start_linear
 from jeppa.vae.nets import PyramidAutoencoder, encoder_parts
@@ -41,15 +39,84 @@ STATISTICS_IMAGES = 512
 ESTABLISHED_UPDATES = 50  # the running error of a trained model weighs as much as this many steps
 
 
+class CropData(TrainingData):
+    """Random crops of the training images; what is at a position depends on the seed and the position alone.
+
+    Statistics of normalisation layers depend on the size of a picture. A VAE trained on crops of one size
+    shifts colours on whole pictures, so the steps take turns in crop sizes, with fewer crops of larger ones.
+
+    Args:
+        config: `seed`, `data` and the batch size of it.
+        vae: hash of the VAE that the run builds on, or None.
+    """
+
+    def __init__(self, config: VAERun | TextureRun, vae: str | None = None) -> None:
+        self.source = open_source(config.data.data, "train")
+        self._config = config
+        self._vae = vae
+        self._decoded = make_image_cache(self.source, config.data)
+
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+        """Batches of crops `{"x": [B,3,R,R], "label": [B], "position": [B]}`."""
+        sides = {self._plan(step)[0] for step in range(self._config.data.sizes)}
+        crops = _SizedCrops({side: self.crops(side) for side in sides})
+        keys = (
+            [(self._plan(step)[0], position) for position in range(self.images_seen(step), self.images_seen(step + 1))]
+            for step in range(start, stop)
+        )
+        yield from load_batches(crops, keys, self._config.data.workers)
+
+    def describe(self) -> dict[str, Any]:
+        """The training images, and the VAE that the run builds on, if there is one."""
+        images = {"images": len(self.source), "fingerprint": self.source.fingerprint}
+        return images if self._vae is None else {**images, "vae": self._vae}
+
+    def images_seen(self, steps: int) -> int:
+        """Crops taken by the first `steps` steps."""
+        turns, rest = divmod(steps, self._config.data.sizes)
+        counts = [self._plan(step)[1] for step in range(self._config.data.sizes)]
+        return turns * sum(counts) + sum(counts[:rest])
+
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the crops of the first step."""
+        side, count = self._plan(0)
+        return (count, 3, side, side)
+
+    def crops(self, side: int) -> CropDataset:
+        """Random crops of one size with the run's augmentation."""
+        data = self._config.data
+        return CropDataset(
+            self.source, side, self._config.seed, data.min_view, data.flip, data.colour_jitter, data.patterns,
+            self._decoded,
+        )  # fmt: skip
+
+    def _plan(self, step: int) -> tuple[int, int]:
+        """Side of the crops of a step, and how many there are: about the same number of pixels in every step."""
+        doublings = step % self._config.data.sizes
+        return self._config.data.resolution << doublings, max(1, self._config.optim.batch_size >> 2 * doublings)
+
+
+class _SizedCrops(Dataset[CropSample]):
+    """Crops addressed by (size, position)."""
+
+    def __init__(self, by_size: dict[int, CropDataset]) -> None:
+        self._by_size = by_size
+
+    def __getitem__(self, key: tuple[int, int]) -> CropSample:
+        size, position = key
+        return self._by_size[size][position]
+
+
 class VAEObjective(Objective):
     """Negative evidence lower bound of crops: decoder NLL plus beta times KL, in nats a dimension.
 
     With `perceptual`, LPIPS of the mean is added. The mean is then no longer the conditional mean, and sigma is that
-    of x around this mean: E[(x - mean)^2]. LPIPS samples its features every 4 pixels, so a decoder in step with it can
-    win by a lattice of that period; in each step the crops are therefore moved under it by a random number of pixels,
-    one of the transformations of Kettunen et al., arXiv 1906.03973.
+    of x around this mean: E[(x - mean)^2]. LPIPS samples its features every 4 pixels, so a decoder can lower it by a
+    lattice of that period. In each step the crops are therefore shifted by a random number of pixels before LPIPS sees
+    them, one of the transformations of Kettunen et al., arXiv 1906.03973.
 
-    Coupled, because the variance that all pixels share, and whether a channel has its free bits, are the batch's.
+    It is coupled, because the variance that all pixels share, and whether a channel has used up its free bits, are
+    properties of the whole batch.
 
     Source: Kingma and Welling, arXiv 1312.6114, equation 3; beta as in Higgins et al., ICLR 2017.
 
@@ -58,13 +125,14 @@ class VAEObjective(Objective):
         init: exported folder or shipped name of a VAE to start from, or None for random weights.
     """
 
+    config: VAERun
+    data: CropData
     coupled = True
 
     def __init__(self, config: VAERun, init: Path | None = None) -> None:
         super().__init__()
         self.config = config
-        self.source = open_source(config.data.data, "train")
-        self.decoded = make_image_cache(self.source, config.data)
+        self.data = CropData(config)
         self.model = initial_model(config, init)
         self._freeze()
         if config.optim.gradient_checkpointing:
@@ -75,7 +143,7 @@ class VAEObjective(Objective):
             self._start_linear()
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The noise of the latent's posterior beside the crops, and for LPIPS how far they are moved under it."""
+        """Add the noise of the latent's posterior to the crops and, for LPIPS, how far they are shifted."""
         count, _, height, width = batch["x"].shape
         like = batch["x"].new_empty(count, self.config.model.latent_channels, height // FACTOR, width // FACTOR)
         drawn = {**batch, "noise": standard_normal(like, generator)}
@@ -101,7 +169,7 @@ class VAEObjective(Objective):
             loss = (reconstruction + latent.pop("weighted")) / dims
             if self._lpips is not None:
                 down, across = batch["moved"][0].tolist()
-                pair = (F.pad(one, (across, 0, down, 0), mode="replicate") for one in (x, decoded.mean))
+                pair = (F.pad(picture, (across, 0, down, 0), mode="replicate") for picture in (x, decoded.mean))
                 latent["lpips"] = self._lpips.distance(*pair)
                 loss = loss + self.config.perceptual * latent["lpips"]
             return {
@@ -112,32 +180,15 @@ class VAEObjective(Objective):
             }
 
     def advance(self, means: Terms) -> None:
-        """Move the running error of the model, and what the KL term remembers."""
+        """Update the running error of the model, and what the KL term remembers."""
         self.model.track_error(means["squared_error"])
         self.kl.advance(means["rate"])
 
     def groups(self) -> list[list[nn.Parameter]]:
-        """What is not frozen of the autoencoder, and the sigma head apart: clipping one never changes the other."""
+        """The autoencoder, unless frozen, and the sigma head apart from it: clipping one never changes the other."""
         nets = (self.model.vae, self.model.sigma_head)
-        learn = [[one for one in net.parameters() if one.requires_grad] for net in nets if net is not None]
+        learn = [[p for p in net.parameters() if p.requires_grad] for net in nets if net is not None]
         return [group for group in learn if group]
-
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """Random crops; the sample at a position depends on the seed and the position alone."""
-        return crop_batches(self.source, self.config, start, stop, self.decoded)
-
-    def inputs(self) -> dict[str, Any]:
-        """The training images."""
-        return {"images": len(self.source), "fingerprint": self.source.fingerprint}
-
-    def images_seen(self, steps: int) -> int:
-        """Crops taken by the first `steps` steps."""
-        return images_seen(self.config, steps)
-
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the images of a step."""
-        side = self.config.data.resolution
-        return (self.config.optim.batch_size, 3, side, side)
 
     def summary(self, means: dict[str, float]) -> dict[str, float]:
         """PSNR (dB) and RMSE (8-bit levels) of sampled reconstructions; the bound in bits a dimension; the latent."""
@@ -165,7 +216,7 @@ class VAEObjective(Objective):
 
     def publish(self, run: Path) -> dict[str, Any]:
         """Measure the latent's shift and scale on training crops and export for diffusers."""
-        crops = self._statistics_crops()
+        crops = self.data.crops(self.config.data.resolution)
         stats = measure(self.model, (crops[n]["x"][None] for n in range(STATISTICS_IMAGES)))
         save_folder(self.model, stats.shift, stats.scale, run)
         return {"latent": stats.model_dump(mode="json")}
@@ -174,7 +225,7 @@ class VAEObjective(Objective):
         net = self.model.vae
         if isinstance(net, AutoencoderKL) and self.config.model.pixel_unshuffle != FACTOR:
             return
-        crops = self._statistics_crops()
+        crops = self.data.crops(self.config.data.resolution)
         images = torch.stack([crops[n]["x"] for n in range(STATISTICS_IMAGES)])
         if isinstance(net, PyramidAutoencoder):
             net.start_linear(images)
@@ -187,17 +238,22 @@ class VAEObjective(Objective):
         for net in frozen:
             net.requires_grad_(False)
 
-    def _statistics_crops(self) -> CropDataset:
-        return crops_of(self.source, self.config, self.config.data.resolution, self.decoded)
-
 
 def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
-    """Weights drawn from the run's seed, or those of `init`; a sigma head of another family starts anew.
+    """Make the model with weights drawn from the run's seed, or with those of `init`.
+
+    A sigma head of another family than that of `init` keeps its random weights.
 
     Raises:
-        ConfigError: the VAE is to stay frozen, but there is none to start from.
+        ConfigError: the mean is to stay frozen, but there is no sigma head that could learn; or the VAE is to stay
+            frozen, but there is none to start from.
         CheckpointError: `init` is of another architecture.
     """
+    if config.frozen == "mean" and not LIKELIHOODS[config.likelihood].has_head:
+        raise ConfigError(
+            f"frozen: mean leaves nothing but the sigma head to learn, but {config.likelihood} has no sigma head: "
+            "leave one of them out"
+        )
     if config.frozen and init is None:
         raise ConfigError(f"frozen keeps the {config.frozen} of a trained VAE, but none is given: name it with --init")
     with torch.random.fork_rng():
@@ -210,61 +266,12 @@ def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
 
 def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
     shipped = find_shipped(init)
-    given, _ = load_folder(init if shipped is None else shipped.vae)
+    source, _ = load_folder(init if shipped is None else shipped.vae)
     try:
-        model.vae.load_state_dict(given.vae.state_dict())
-        if model.sigma_head is not None and given.sigma_head is not None and given.arm.family == model.arm.family:
-            model.sigma_head.load_state_dict(given.sigma_head.state_dict())
+        model.vae.load_state_dict(source.vae.state_dict())
+        if model.sigma_head is not None and source.sigma_head is not None and source.arm.family == model.arm.family:
+            model.sigma_head.load_state_dict(source.sigma_head.state_dict())
     except RuntimeError:
         raise CheckpointError(f"{init}: a VAE of another architecture; choose the --preset that it has") from None
-    model.mean_square.copy_(given.mean_square)
+    model.mean_square.copy_(source.mean_square)
     model.updates.fill_(ESTABLISHED_UPDATES)
-
-
-def crop_batches(
-    source: ImageSource, config: VAERun | TextureRun, start: int, stop: int, decoded: DecodedImages
-) -> Generator[Batch, None, None]:
-    """Batches of crops `{"x": [B,3,R,R], "label": [B]}` for the steps `start` to `stop - 1`.
-
-    Statistics of normalisation layers depend on the size of a picture. A VAE trained on crops of one size
-    shifts colours on whole pictures, so the steps take turns in crop sizes, with fewer crops of larger ones.
-    """
-    by_size = {
-        size: crops_of(source, config, size, decoded)
-        for size in {plan(config, step)[0] for step in range(config.data.sizes)}
-    }
-    keys = (
-        [(plan(config, step)[0], n) for n in range(images_seen(config, step), images_seen(config, step + 1))]
-        for step in range(start, stop)
-    )
-    yield from load_batches(_SizedCrops(by_size), keys, config.data.workers)
-
-
-def plan(config: VAERun | TextureRun, step: int) -> tuple[int, int]:
-    """Side of the crops of a step, and how many there are: about the same number of pixels in every step."""
-    doublings = step % config.data.sizes
-    return config.data.resolution << doublings, max(1, config.optim.batch_size >> 2 * doublings)
-
-
-def images_seen(config: VAERun | TextureRun, steps: int) -> int:
-    """Crops taken by the first `steps` steps."""
-    turns, rest = divmod(steps, config.data.sizes)
-    counts = [plan(config, step)[1] for step in range(config.data.sizes)]
-    return turns * sum(counts) + sum(counts[:rest])
-
-
-def crops_of(source: ImageSource, config: VAERun | TextureRun, size: int, decoded: DecodedImages) -> CropDataset:
-    """Random crops of one size with the run's augmentation."""
-    data = config.data
-    return CropDataset(source, size, config.seed, data.min_view, data.flip, data.colour_jitter, data.patterns, decoded)
-
-
-class _SizedCrops(Dataset[CropSample]):
-    """Crops addressed by (size, position)."""
-
-    def __init__(self, by_size: dict[int, CropDataset]) -> None:
-        self._by_size = by_size
-
-    def __getitem__(self, key: tuple[int, int]) -> CropSample:
-        size, position = key
-        return self._by_size[size][position]

@@ -1,9 +1,9 @@
-"""Tiles become one picture: the answers of a net, pooled where tiles overlap.
+"""How tiles become one picture: the predictions of a net are pooled where tiles overlap.
 
 A tile is pooled with its neighbours as a product of Gaussians with powers k that sum to 1 at each place. Precisions
 add up, 1/v = sum k_i / v_i, and the mean is weighted by inverse variance, m = v sum (k_i / v_i) m_i. Two tiles at one
-place are two answers to the same question from nearly the same pixels, not two measurements: v lies between the
-variances of the tiles and never below the smallest.
+place predict it from nearly the same pixels, so they are not two independent measurements: v lies between the variances
+of the tiles and never below the smallest.
 
 Source: Genest and Zidek, Combining probability distributions, Statistical Science 1(1), 1986.
 
@@ -13,13 +13,13 @@ Tiles lie along one side of a picture like this, and the windows that blend them
     tile i+1        ..........////////1111111...
                    margin    margin  margin
 
-Neighbours share three margins. Within one margin of its own end a tile is not trusted at all (the net saw the end of
-the tile there instead of the picture), in the middle margin one tile hands over to the next.
+Neighbours share three margins. Within one margin of its own end a tile is not used at all, because the net saw the end
+of the tile there instead of the picture. Over the middle margin one tile fades into the next.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, TypeVar
 
@@ -27,12 +27,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jeppa.distributions import CELL, BandGaussian, Predictive
+from jeppa.distributions import Predictive
 from jeppa.errors import ConfigError
 
 OVERLAP = 3
 LEAST_TILE = 5
-"""Overlap and shortest tile in margins: tiles of half that step must still be able to fade at both ends."""
+"""Overlap and shortest tile, in margins: the shortest tile can still fade at both ends."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Span:
 
 
 def spans(length: int, tile: int, margin: int) -> list[Span]:
-    """Tiles of about one size, at most `tile` long, that cover `length` cells; neighbours share 3 margins.
+    """Tiles of nearly the same size, at most `tile` long, that cover `length` cells; neighbours share 3 margins.
 
     Raises:
         ConfigError: a tile shorter than 5 margins.
@@ -94,7 +94,7 @@ P = TypeVar("P", bound=Predictive)
 
 @dataclass(frozen=True)
 class Plane:
-    """A picture of `height` x `width` cells of 8x8 pixels, and the places a side in each cell of a net's two ends."""
+    """A picture of `height` x `width` cells of 8x8 pixels, and the places on a side of a cell at a net's two ends."""
 
     height: int
     width: int
@@ -111,7 +111,8 @@ class Strip:
         mean: `[1,C,rows,width]`.
         logvar: of each place, same shape.
         element_logvar: of the elements of the family, same shape: `logvar` itself or that of bands.
-        family: any prediction of the family, for its other parameters; the whole one if there is one tile only.
+        family: any prediction of the net, for the parameters that do not depend on the place; if there is only one
+            tile, the prediction of it.
     """
 
     top: int
@@ -121,14 +122,14 @@ class Strip:
     family: Predictive
 
     def below(self, row: int) -> "Strip":
-        """The part of it from this row of the picture on."""
+        """The part of the strip from this row of the picture on."""
         if row <= self.top:
             return self
         kept = (..., slice(row - self.top, None), slice(None))
         return Strip(row, self.mean[kept], self.logvar[kept], self.element_logvar[kept], self.family)
 
 
-class Pool:
+class TilePool:
     """Sums over the tiles of the rows that are not finished yet: precision x mean, precision, precision of bands."""
 
     def __init__(self, plane: Plane) -> None:
@@ -138,11 +139,12 @@ class Pool:
         self._family: Predictive | None = None
 
     def add(self, predicted: Predictive, weight: Tensor, row: Span, column: Span) -> None:
-        """Count in one tile with its window `[rows,columns]`."""
+        """Add one tile, weighted by its window `[rows,columns]`."""
         precision = weight * (-predicted.logvar.float()).exp()
         terms = [precision * predicted.mean, precision]
-        if isinstance(predicted, BandGaussian):
-            terms.append(_of_cells(weight) * (-predicted.band_logvar.float()).exp())
+        if predicted.element_side > 1:
+            elements = _average_blocks(weight, predicted.element_side)
+            terms.append(elements * (-predicted.element_logvar.float()).exp())
         self._family = predicted
         self._grow(terms, row.stop)
         scale = self._plane.scale_out
@@ -151,7 +153,7 @@ class Pool:
             total[:, :, top:bottom, column.start * scale : column.stop * scale] += term
 
     def finish(self, stop: int) -> Strip:
-        """Give away the rows of cells up to `stop`, which no further tile reaches."""
+        """Return the rows of cells up to `stop`, which no further tile reaches, and forget them."""
         assert self._family is not None
         count = (stop - self._top) * self._plane.scale_out
         done = [total[:, :, :count] for total in self._sums]
@@ -162,24 +164,23 @@ class Pool:
         return strip
 
     def _grow(self, like: list[Tensor], bottom: int) -> None:
-        """Room for the rows of cells up to `bottom`."""
+        """Make room for the rows of cells up to `bottom`."""
         scale = self._plane.scale_out
         width = self._plane.width * scale
-        sums = self._sums or [one.new_zeros(1, one.shape[1], 0, width) for one in like]
+        sums = self._sums or [term.new_zeros(1, term.shape[1], 0, width) for term in like]
         missing = (bottom - self._top) * scale - sums[0].shape[2]
         self._sums = [F.pad(total, (0, 0, 0, missing)) for total in sums] if missing else sums
 
 
-def joined(parts: list[P]) -> P:
-    """One prediction of several pictures of one size."""
+def join_pictures(parts: list[P]) -> P:
+    """Join predictions of pictures of one size into the prediction of a batch."""
     first = parts[0]
     logvars = torch.cat([part.element_logvar for part in parts])
-    whole: P = _of_family(first, torch.cat([part.mean for part in parts]), logvars)
-    return whole
+    return first.around(torch.cat([part.mean for part in parts]), logvars)
 
 
-def gathered(strips: Iterator[Strip], plane: Plane) -> Any:
-    """All rows of a picture as one prediction of the net's family."""
+def gather_rows(strips: Iterator[Strip], plane: Plane) -> Any:
+    """Gather all rows of a picture into one prediction of the net's family."""
     first = next(strips)
     if first.family.mean.shape == first.mean.shape:
         return first.family
@@ -189,14 +190,9 @@ def gathered(strips: Iterator[Strip], plane: Plane) -> Any:
         bottom = rows.top + rows.mean.shape[2]
         mean[:, :, rows.top : bottom] = rows.mean
         logvar[:, :, rows.top : bottom] = rows.element_logvar
-    return _of_family(first.family, mean, logvar)
+    return first.family.around(mean, logvar)
 
 
-def _of_family(family: Any, mean: Tensor, element_logvar: Tensor) -> Any:
-    name = "band_logvar" if isinstance(family, BandGaussian) else "logvar"
-    return replace(family, mean=mean, **{name: element_logvar})
-
-
-def _of_cells(weight: Tensor) -> Tensor:
-    """The mean window of each cell at all its places: a coefficient belongs to a cell, not to a pixel."""
-    return F.interpolate(F.avg_pool2d(weight[None, None], CELL), scale_factor=CELL, mode="nearest")[0, 0]
+def _average_blocks(weight: Tensor, side: int) -> Tensor:
+    """The mean of a window over each block of `side` x `side` places, at all places of the block."""
+    return F.interpolate(F.avg_pool2d(weight[None, None], side), scale_factor=side, mode="nearest")[0, 0]

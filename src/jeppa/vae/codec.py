@@ -1,12 +1,12 @@
-"""A VAE on the disk, and as the codec between images and the latents that a denoiser sees.
+"""A trained VAE as others use it: a folder on the disk, and a codec between images and standardised latents.
 
-Diffusers opens its folder: `vae/` (stock AutoencoderKL, or a pyramid), beside `sigma_head/`, `texture_head/` and
-`model.json`. `vae/config.json` carries the latent statistics under diffusers' names: `latents_mean`, `latents_std` per
-channel, and the one `scaling_factor` and `shift_factor` that every pipeline reads.
+The folder holds `vae/`, which diffusers opens (a stock AutoencoderKL, or a pyramid), `sigma_head/`, `texture_head/` and
+`model.json`. `vae/config.json` has the latent statistics under diffusers' names: `latents_mean` and `latents_std` for
+each channel, and the single `scaling_factor` and `shift_factor` that every pipeline reads.
 
-The codec is a frozen VAE with a shift and a scale for each channel. A denoiser expects data of about unit variance; a
-VAE's latent has whatever scale training gave it. The shift and the scale are measured over training images and travel
-with the checkpoint. Rombach et al., arXiv 2112.10752, appendix G, measure one scale for all channels; here each
+The codec is a frozen VAE with a shift and a scale for each channel. A denoiser expects data of about unit variance, but
+the scale of a VAE's latent is whatever training made it. Shift and scale are measured on training images and saved
+with the weights. Rombach et al., arXiv 2112.10752, appendix G, measure one scale for all channels; here each
 channel has its own, as in EDM2 (arXiv 2312.02696).
 """
 
@@ -64,8 +64,8 @@ def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tupl
 def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
     """Read what `save_folder` wrote: the model in evaluation mode, and `latent_shift` and `latent_scale`.
 
-    The model is built from `model.json`, and diffusers opens nothing: its configuration files are only checked, so
-    that they name no code for those who open the folder with it.
+    The model is built from `model.json`, and diffusers itself opens nothing. Its configuration files are only checked:
+    they must not name code, for the sake of those who open the folder with diffusers.
 
     Raises:
         CheckpointError: the folder is no exported VAE, or a file in it is missing, damaged or hostile.
@@ -89,7 +89,7 @@ def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
 
 
 class Description(Settings):
-    """The content of `model.json`, which says all about a model but its weights."""
+    """The content of `model.json`: everything about a model except its weights."""
 
     format: Literal[1]
     likelihood: Likelihood
@@ -114,7 +114,7 @@ class LatentStats(Settings):
 
 
 def measure(vae: HeteroscedasticVAE, batches: Iterable[Tensor]) -> LatentStats:
-    """Statistics of z ~ q(z|x) over `batches` of images `[B,3,H,W]`, accumulated in float64.
+    """Measure statistics of z ~ q(z|x) over `batches` of images `[B,3,H,W]`, accumulated in float64.
 
     The variance is that of a sampled latent: the variance of the posterior means plus the mean posterior variance.
 

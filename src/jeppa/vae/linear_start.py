@@ -1,4 +1,4 @@
-"""Start a VAE as the best linear one instead of as noise.
+"""Let a VAE start as the best linear VAE instead of with random weights.
 
 The best linear VAE is probabilistic PCA: it encodes the leading principal components of each 8x8 patch (Tipping
 and Bishop, JRSS B 61, 1999; Lucas et al., arXiv 1911.02469, theorem 1). An AutoencoderKL of one level sees a patch
@@ -7,7 +7,7 @@ between them pass values on. They do: the residual branches start at zero, and t
 are made linear by carrying each value v as a pair (v, -v), since silu(v) - silu(-v) = v, beside a pair of large
 constants that keeps the statistics of the normalisation group from depending on the picture.
 
-Training from here needs a fraction of the steps: `results/ablations.md`.
+Training from this start needs a fraction of the steps: `results/ablations.md`.
 """
 
 import math
@@ -22,7 +22,7 @@ from jeppa.errors import ConfigError
 
 ANCHOR = 4.0
 IDLE_GAIN = 0.1
-# About that of rounding to 8 bits: flat pictures have no variance at all, and its log and inverse are needed.
+# About the variance of rounding to 8 bits. Flat pictures have no variance, but its log and inverse are needed.
 LEAST_VARIANCE = 1e-4
 
 
@@ -56,7 +56,7 @@ def principal_components(images: Tensor, patch: int, count: int) -> Components:
 
 @torch.no_grad()
 def start_linear(vae: AutoencoderKL, components: Components) -> None:
-    """Set the weights of a one-level `vae` to the linear VAE of `components`; what they leave idle stays random.
+    """Set the weights of a one-level `vae` to the linear VAE of `components`; unused channels stay random.
 
     Raises:
         ConfigError: the architecture has several levels, or groups too few or too small to carry the pairs.
@@ -100,7 +100,7 @@ def _carry(conv: nn.Conv2d, rows: Tensor, offsets: Tensor, group: int) -> float:
 
 
 def _collect(conv: nn.Conv2d, columns: Tensor, group: int) -> None:
-    """Let the output be columns @ v, read from the pairs; other inputs count a little, so that they learn."""
+    """Let the output be columns @ v, read from the pairs; other inputs get small weights, so that they can learn."""
     assert conv.bias is not None
     conv.weight *= IDLE_GAIN
     conv.bias.zero_()

@@ -1,4 +1,4 @@
-"""A VAE whose encoder and decoder both answer with a mean and a variance.
+"""A VAE whose encoder and decoder both give a mean and a variance.
 
 diffusers' AutoencoderKL gives latents and the mean; a separate head (`vae/sigma_head.py`) gives the log-variance of
 every pixel. Kingma and Welling, arXiv 1312.6114; Rombach et al., arXiv 2112.10752 for the architecture.
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jeppa.config import PRESETS, Likelihood, TextureConfig, VAEConfig
-from jeppa.distributions import BandGaussian, DiagonalGaussian, DiagonalStudentT, Predictive, standard_normal
+from jeppa.distributions import DiagonalGaussian, Predictive, standard_normal
 from jeppa.errors import ConfigError, DataError
-from jeppa.vae.blending import Plane, gathered
+from jeppa.vae.blending import Plane, gather_rows
 from jeppa.vae.likelihoods import LIKELIHOODS
 from jeppa.vae.nets import Net, build_net, decode_features, encode_moments
-from jeppa.vae.sigma_head import SigmaHead, bounded_logvar
+from jeppa.vae.sigma_head import SigmaHead, bound_logvar
 from jeppa.vae.texture import TextureHead, add_texture
 from jeppa.vae.tiling import Read, Tiling, margin_for, predict, reader, rows_in_tiles, tile_for
 
@@ -39,13 +39,13 @@ class Rows:
 class HeteroscedasticVAE(nn.Module):
     """AutoencoderKL with a variance for every pixel.
 
-    Inputs are taken from any device to that of the weights, and answers go back to it, so that noise, tiles and files
-    can stay on the CPU. Under bf16 autocast the answers stay float32 and finite. Those of the tiny preset with random
-    weights differ from full precision by less than 2 % (mean, root mean square) and 0.1 (log-variance, at most).
+    Inputs are copied from their device to that of the weights, and results are copied back, so that noise, tiles and
+    files can stay on the CPU. Under bf16 autocast the results stay float32 and finite. Results of the tiny preset with
+    random weights differ from full precision by less than 2 % (mean, root mean square) and 0.1 (log-variance, at most).
 
     Args:
         config: architecture, for example `PRESETS["small"]`, or a preset's name.
-        likelihood: a name of `LIKELIHOODS`; it decides the family of p(x|z).
+        likelihood: a name in `LIKELIHOODS`, which decides the family of p(x|z).
         texture: architecture of a texture head, or None for a VAE without.
 
     Attributes:
@@ -75,13 +75,13 @@ class HeteroscedasticVAE(nn.Module):
         self.vae: Net = build_net(config)
         self.arm = LIKELIHOODS[likelihood]
         self.sigma_head: SigmaHead | None = None
-        if self.arm.family != "constant":
+        if self.arm.has_head:
             self.sigma_head = SigmaHead(
                 config.block_out_channels[0],
                 config.pixel_unshuffle,
                 config.sigma_channels,
                 config.sigma_blocks,
-                tails=self.arm.family in ("student-t", "band-t"),
+                tails=self.arm.tails,
             )
         self.texture_head: TextureHead | None = None
         if texture is not None:
@@ -93,7 +93,7 @@ class HeteroscedasticVAE(nn.Module):
     @property
     def shared_logvar(self) -> Tensor:
         """Log-variance that fits all pixels best, scalar, softly bounded like the per-pixel one."""
-        return _fitting_logvar(self.mean_square)
+        return _fit_logvar(self.mean_square)
 
     def encode(self, x: Tensor) -> DiagonalGaussian:
         """Posterior q(z|x) of the raw latent.
@@ -141,7 +141,7 @@ class HeteroscedasticVAE(nn.Module):
     def decode_texture(
         self, z: Tensor, k: float = 1.0, generator: torch.Generator | list[torch.Generator] | None = None
     ) -> DiagonalGaussian:
-        """The picture with texture in place of the mean, and the log-variance of p(x|z), which stays that of the mean.
+        """The picture with texture in place of the mean, and the log-variance of p(x|z) around the mean.
 
         Args:
             z: raw latent `[B,C,h,w]`.
@@ -160,7 +160,7 @@ class HeteroscedasticVAE(nn.Module):
         return predict(partial(self._decode_texture, k=k), both, (1, FACTOR), self.tiling)
 
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:
-        """Encode to the posterior mean and decode, at the size of `x`, whatever that is: mean and variance of pixels.
+        """Encode to the posterior mean and decode; returns mean and variance of pixels at the size of `x`.
 
         Args:
             x: `[B,3,H,W]` in [-1,1], any H and W from 1 up; padded to multiples of 8 and cropped back.
@@ -170,7 +170,9 @@ class HeteroscedasticVAE(nn.Module):
         return DiagonalGaussian(decoded.mean[..., :height, :width], decoded.logvar[..., :height, :width])
 
     def reconstruct_rows(self, height: int, width: int, read: Read) -> Iterator[Rows]:
-        """`reconstruct` of one picture in rows as they are finished: neither picture nor answer need ever be whole.
+        """`reconstruct` of one picture, whose rows are yielded as they are finished.
+
+        Neither the picture nor its reconstruction has to be in memory as a whole.
 
         Args:
             height: of the picture, from 1 up.
@@ -182,11 +184,13 @@ class HeteroscedasticVAE(nn.Module):
             yield Rows(0, whole.mean, whole.logvar)
             return
 
-        def padded(top: int, bottom: int, left: int, right: int) -> Tensor:
+        def read_padded(top: int, bottom: int, left: int, right: int) -> Tensor:
             return pad_to_multiple(read(top, min(bottom, height), left, min(right, width)))
 
         size = -(-height // FACTOR), -(-width // FACTOR)
-        z = gathered(rows_in_tiles(self._encode, padded, Plane(*size, FACTOR, 1), self.tiling), Plane(*size, FACTOR, 1))
+        z = gather_rows(
+            rows_in_tiles(self._encode, read_padded, Plane(*size, FACTOR, 1), self.tiling), Plane(*size, FACTOR, 1)
+        )
         for strip in rows_in_tiles(self._decode, reader(z.mean), Plane(*size, 1, FACTOR), self.tiling):
             kept = (..., slice(0, height - strip.top), slice(0, width))
             yield Rows(strip.top, strip.mean[kept], strip.logvar[kept])
@@ -194,13 +198,14 @@ class HeteroscedasticVAE(nn.Module):
     def enable_tiling(self, tile: int | None = None, margin: int | None = None) -> None:
         """Encode and decode pictures larger than a tile in tiles, and halve batches that do not fit in memory.
 
-        Like diffusers' `AutoencoderKL.enable_tiling`, for `encode`, `decode` and all that is built on them; a picture
-        within one tile is not touched. Meant for a trained model: group norm's statistics carry no gradient.
+        Like diffusers' `AutoencoderKL.enable_tiling`, this holds for `encode`, `decode` and all that is built on them.
+        A picture within one tile is computed as before. Use it with a trained model only, because the statistics of
+        group norm carry no gradient.
 
         Args:
             tile: longest side in pixels, a multiple of 8; from the width of the net unless given.
             margin: pixels left unused at an end that meets another tile, a multiple of 8; from the depth of the net
-                unless given. A tile has at least five.
+                unless given. A tile is at least five margins long.
 
         Raises:
             ConfigError: a side that 8 does not divide, or a tile below five margins.
@@ -221,7 +226,7 @@ class HeteroscedasticVAE(nn.Module):
     def draw(
         self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | list[torch.Generator] | None = None
     ) -> Tensor:
-        """Reconstruction with a residual drawn from p(x|z): lost texture comes back as some texture of its kind.
+        """Reconstruction with a residual drawn from p(x|z), which puts some texture where texture was lost.
 
         Args:
             x: as for `reconstruct`.
@@ -238,20 +243,17 @@ class HeteroscedasticVAE(nn.Module):
     def predict(self, features: Tensor, mean: Tensor, device: torch.device) -> Predictive:
         """The distribution around a mean `[B,3,H,W]`, from the decoder features that it was made of; on `device`."""
         if self.sigma_head is None:
-            constant = self.shared_logvar if self.likelihood == "shared" else torch.zeros_like(self.mean_square)
-            return DiagonalGaussian(mean.to(device), constant.to(device).expand_as(mean))
-        logvar = self.sigma_head(features.detach() if self.arm.stopped else features, mean.detach(), self.shared_logvar)
-        mean, logvar = mean.to(device), logvar.to(device)
-        if self.arm.family in ("band", "band-t"):
-            degrees = self.sigma_head.degrees.to(device) if self.arm.family == "band-t" else None
-            return BandGaussian(mean, logvar, self.config.basis, degrees)
-        if self.arm.family == "student-t":
-            return DiagonalStudentT(mean, logvar, self.sigma_head.degrees.to(device))
-        return DiagonalGaussian(mean, logvar)
+            shared = self.shared_logvar if self.arm.variance == "shared" else torch.zeros_like(self.mean_square)
+            logvar, degrees = shared.expand_as(mean), None
+        else:
+            seen = features.detach() if self.arm.mean_of_shared else features
+            logvar = self.sigma_head(seen, mean.detach(), self.shared_logvar)
+            degrees = self.sigma_head.degrees.to(device) if self.arm.tails else None
+        return self.arm.distribution.from_elements(mean.to(device), logvar.to(device), self.config.basis, degrees)
 
     def shared_logvar_after(self, error: Tensor) -> Tensor:
-        """What `shared_logvar` will be once `track_error` was told `error`."""
-        return _fitting_logvar(self._mean_square_after(error))
+        """What `shared_logvar` will be after `track_error(error)`."""
+        return _fit_logvar(self._mean_square_after(error))
 
     @torch.no_grad()
     def track_error(self, error: Tensor) -> None:
@@ -289,5 +291,5 @@ def pad_to_multiple(x: Tensor, multiple: int = FACTOR) -> Tensor:
     return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def _fitting_logvar(mean_square: Tensor) -> Tensor:
-    return bounded_logvar(mean_square.clamp(min=1e-12).log())
+def _fit_logvar(mean_square: Tensor) -> Tensor:
+    return bound_logvar(mean_square.clamp(min=1e-12).log())

@@ -1,17 +1,16 @@
-"""The autoencoders that a `HeteroscedasticVAE` stands on, and what it asks of them; the pyramid, one of our own.
+"""The autoencoders that a `HeteroscedasticVAE` can be built on: diffusers' AutoencoderKL, and a pyramid of our own.
 
-An encoder gives moments of the latent, a decoder gives features, for the sigma head, and the mean. Everything else
-about a net is its own business.
+A `HeteroscedasticVAE` asks two things of its net: the encoder gives the moments of the latent, and the decoder gives
+the mean and the features that the sigma head reads. `encode_moments` and `decode_features` hide which net it is.
 
-The pyramid works on three levels, without statistics over space, beside a linear path that is optimal by itself. Its
-interface is that of diffusers' AutoencoderKL, so a stock pipeline takes it as `vae=`: 3-channel pixels, latents 8 times
-smaller. The picture and the latent each are a sum: what the best linear map of overlapping patches gives, plus what a
-residual net adds to it. The net's last convolutions start at zero, so training starts from the linear VAE (Tipping and
-Bishop, JRSS B 61, 1999) instead of from noise.
+The pyramid works on three levels, without statistics over space. It has the interface of diffusers' AutoencoderKL
+(3-channel pixels, latents 8 times smaller), so a stock pipeline takes it as `vae=`. The latent and the picture are each
+a sum: the best linear map of overlapping patches, plus what a residual net adds to it. The last convolutions of that
+net start at zero, so training starts from the linear VAE (Tipping and Bishop, JRSS B 61, 1999) instead of from noise.
 
-Its norms are over the channels of one place (layer norm; Ba et al., arXiv 1607.06450): what a place becomes depends on
-its receptive field alone, so a tile with enough margin is exact. Borders are padded by repeating their pixels, which
-darkens nothing. The linear path stays float32 under autocast and in bf16, so that plain areas are not rounded to bf16.
+Its norms are over the channels of one place (layer norm; Ba et al., arXiv 1607.06450). A place therefore depends on its
+receptive field alone, and a tile with enough margin is exact. Borders are padded by repeating their pixels, which does
+not darken them. The linear path stays float32 under autocast and in bf16, so that plain areas are not rounded to bf16.
 """
 
 from collections.abc import Sequence
@@ -32,9 +31,9 @@ from jeppa.vae.linear_start import LEAST_VARIANCE, principal_components
 FACTOR = 8
 PIXELS = 3
 GAIN = 0.25
-"""Of what the nets add: Adam moves every weight about as far, and more than a thousand of them meet in one output."""
+"""Factor of what the nets add: Adam moves all weights about equally far, and over a thousand feed one output."""
 RIDGE = 1e-3
-"""Times the mean square of a latent: of the linear decoder's least squares."""
+"""Ridge of the linear decoder's least squares, as a share of the mean square of a latent."""
 
 
 class PyramidAutoencoder(ModelMixin, ConfigMixin):
@@ -94,7 +93,7 @@ class PyramidAutoencoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def start_linear(self, images: Tensor) -> None:
-        """Let the linear path be the best linear VAE of `images` `[B,3,H,W]`, and what the nets add nothing.
+        """Make the linear path the best linear VAE of `images` `[B,3,H,W]`; the nets still add nothing.
 
         The encoder takes the principal components of 8x8 patches, scaled to unit variance; the decoder is the least
         squares estimate of a patch from the 3x3 latents around it, so neighbouring patches meet without a step.
@@ -169,7 +168,7 @@ def decode_features(net: Net, z: Tensor, pixel_unshuffle: int) -> tuple[Tensor, 
 
 
 def encoder_parts(net: Net) -> tuple[torch.nn.Module, ...]:
-    """What has to stay as it is for latents to stay what they are."""
+    """The modules that have to be frozen so that the latents of pictures stay the same."""
     return (net.encoder,) if isinstance(net, PyramidAutoencoder) else (net.encoder, net.quant_conv)
 
 
@@ -184,17 +183,17 @@ class _Encoder(nn.Module):
         self.conv_in = _convolution(4 * PIXELS, widths[0])
         self.down_blocks = nn.ModuleList()
         for level, width in enumerate(widths):
-            blocks: list[nn.Module] = [_Residual(width) for _ in range(layers + level)]
+            blocks: list[nn.Module] = [_PyramidBlock(width) for _ in range(layers + level)]
             if level + 1 < len(widths):
                 blocks.append(_convolution(width, widths[level + 1], stride=2))
             self.down_blocks.append(nn.Sequential(*blocks))
         self.norm_out = _PlaceNorm(widths[-1])
-        self.conv_out = _silent(_convolution(widths[-1], 2 * latents))
+        self.conv_out = _zero_weights(_convolution(widths[-1], 2 * latents))
 
     def forward(self, x: Tensor) -> Tensor:
         linear = self.linear(F.pixel_unshuffle(x.float(), FACTOR))
         hidden = self.conv_in(F.pixel_unshuffle(x.to(self.conv_in.weight.dtype), 2))
-        hidden = _through(self.down_blocks, hidden, self.gradient_checkpointing)
+        hidden = _pass_through(self.down_blocks, hidden, self.gradient_checkpointing)
         added = GAIN * self.conv_out(F.silu(self.norm_out(hidden))).float()
         return torch.cat([linear + added[:, : self.latents], added[:, self.latents :]], dim=1)
 
@@ -209,22 +208,22 @@ class _Decoder(nn.Module):
         self.conv_in = _convolution(latents, widths[-1])
         self.up_blocks = nn.ModuleList()
         for level in reversed(range(len(widths))):
-            blocks: list[nn.Module] = [_Residual(widths[level]) for _ in range(layers + level + 1)]
+            blocks: list[nn.Module] = [_PyramidBlock(widths[level]) for _ in range(layers + level + 1)]
             if level:
                 blocks += [nn.Conv2d(widths[level], 4 * widths[level - 1], 1), nn.PixelShuffle(2)]
             self.up_blocks.append(nn.Sequential(*blocks))
         self.norm_out = _PlaceNorm(widths[0])
-        self.conv_out = _silent(_convolution(widths[0], 4 * PIXELS))
+        self.conv_out = _zero_weights(_convolution(widths[0], 4 * PIXELS))
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         linear = F.pixel_shuffle(self.linear(z.float()), FACTOR)
         hidden = self.conv_in(z.to(self.conv_in.weight.dtype))
-        features = F.silu(self.norm_out(_through(self.up_blocks, hidden, self.gradient_checkpointing)))
+        features = F.silu(self.norm_out(_pass_through(self.up_blocks, hidden, self.gradient_checkpointing)))
         return features, linear + GAIN * F.pixel_shuffle(self.conv_out(features).float(), 2)
 
 
 class _Linear(nn.Module):
-    """A convolution over 3x3 places that is computed in float32 always."""
+    """A convolution over 3x3 places that is always computed in float32."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -242,21 +241,21 @@ class _PlaceNorm(nn.LayerNorm):
     """Layer norm over the channels of each place of `[B,C,H,W]`."""
 
     def forward(self, hidden: Tensor) -> Tensor:
-        # On a processor the kernel takes float32 weights beside bf16 input, twice as fast on the way back.
+        # The CPU kernel takes float32 weights with bf16 input; its backward pass is then twice as fast.
         weight, bias = (value if hidden.is_cpu else value.to(hidden.dtype) for value in (self.weight, self.bias))
         with torch.autocast(hidden.device.type, enabled=False):
             places = hidden.permute(0, 2, 3, 1)
             return F.layer_norm(places, self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
 
 
-class _Residual(nn.Module):
-    """Two convolutions beside the identity, which is what a block starts as."""
+class _PyramidBlock(nn.Module):
+    """Two convolutions beside the identity; a new block is the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = _PlaceNorm(channels)
         self.conv1 = _convolution(channels, channels)
-        self.conv2 = _silent(_convolution(channels, channels))
+        self.conv2 = _zero_weights(_convolution(channels, channels))
 
     def forward(self, hidden: Tensor) -> Tensor:
         update: Tensor = self.conv2(F.silu(self.conv1(self.norm(hidden))))
@@ -267,14 +266,14 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, padding_mode="replicate")
 
 
-def _silent(convolution: nn.Conv2d) -> nn.Conv2d:
+def _zero_weights(convolution: nn.Conv2d) -> nn.Conv2d:
     nn.init.zeros_(convolution.weight)
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
     return convolution
 
 
-def _through(blocks: nn.ModuleList, hidden: Tensor, recompute: bool) -> Tensor:
+def _pass_through(blocks: nn.ModuleList, hidden: Tensor, recompute: bool) -> Tensor:
     for block in blocks:
         keep = not (recompute and torch.is_grad_enabled())
         hidden = block(hidden) if keep else checkpoint(block, hidden, use_reentrant=False)

@@ -1,15 +1,14 @@
-"""The sigma head: log-variance of every pixel from the decoder's features, apart from the mean.
+"""The sigma head: a net beside the decoder that predicts the log-variance of every pixel.
 
-It works on a grid of 8x8-pixel cells, that of the latent, whatever the decoder's layout, so it costs little beside a
-decoder at full resolution. It has no statistics over space: its answer for a place does not depend on the size of the
-crop.
+It works on the grid of the latent, cells of 8x8 pixels, so it costs little compared with a decoder at full resolution.
+It has no statistics over space: its prediction for a place does not depend on the size of the crop.
 
-Its first inputs are logs of local contrast, which tell how much detail is missing, whatever the picture's colours.
-A sigma head that sees raw colours or features learns the colours of its training scenes ("dark means exact"), and
-fails on other scenes. Contrast does not change when a constant is added, and its log turns a change of contrast into
-a shift. Rank of sigma against real error on held-out scenes, with and without: `results/ablations.md`.
+Its first inputs are logs of local contrast, because they show how much detail is missing and do not depend on the
+picture's colours. A sigma head that sees raw colours or features learns the colours of its training scenes ("dark means
+exact") and fails on other scenes. Contrast does not change when a constant is added, and its log turns a change of
+contrast into a shift. Rank of sigma against real error on held-out scenes, with and without: `results/ablations.md`.
 
-Calibration sets its last step, a rising curve that gives the log-variance its size.
+Calibration fits the last step of the head, a rising curve that maps log-variance to log-variance.
 """
 
 import math
@@ -64,10 +63,10 @@ KNOTS = 8
 
 
 class RisingCurve(nn.Module):
-    """Maps a log-variance to a log-variance: straight between knots, shifted beyond them; at first the identity.
+    """Maps a log-variance to a log-variance: linear between knots, of slope 1 beyond them; at first the identity.
 
-    It rises everywhere, so the order of pixels by sigma stays. Compare isotonic recalibration, Kuleshov et al., arXiv
-    1807.00263, section 3.1.
+    It rises everywhere, so the order of pixels by sigma does not change. Compare isotonic recalibration,
+    Kuleshov et al., arXiv 1807.00263, section 3.1.
 
     Args:
         low: where the first knot of the identity lies.
@@ -86,14 +85,14 @@ class RisingCurve(nn.Module):
         """The mapped log-variance, shape of `logvar`."""
         beyond = self.knots.new_ones(1)
         slope = torch.cat([beyond, self.values.diff() / self.knots.diff(), beyond])
-        # The first two pieces meet in the first knot, each later one begins in its own.
+        # The first two pieces meet in the first knot, each later piece begins in a knot of its own.
         intercept = torch.cat([self.values[:1], self.values]) - slope * torch.cat([self.knots[:1], self.knots])
         piece = torch.bucketize(logvar.detach().contiguous(), self.knots)
         return slope[piece] * logvar + intercept[piece]
 
     @torch.no_grad()
     def bend(self, at: Tensor, to: Tensor) -> None:
-        """Lead the curve through the points (at, to), `[KNOTS]` each and in rising order.
+        """Let the curve pass through the points (at, to), `[KNOTS]` each and in rising order.
 
         Raises:
             ValueError: they do not rise.
@@ -114,7 +113,7 @@ MAX_LOG_SIGMA = 2.0
 LOGVAR_RANGE = (2.0 * MIN_LOG_SIGMA, 2.0 * MAX_LOG_SIGMA)
 FIRST_DF = 10.0
 
-# An optimizer step moves every parameter about as far; the logarithm of the tails has a longer way to go.
+# An optimizer step moves all parameters about equally far, but the logarithm of the tails has farther to go.
 DF_GAIN = 10.0
 
 
@@ -140,7 +139,7 @@ class SigmaHead(ModelMixin, ConfigMixin):
         stride = CELL // feature_size
         self.from_features = nn.Conv2d(feature_channels, channels, stride, stride)
         self.from_contrast = nn.Conv2d(CHANNELS, channels, 3, padding=1)
-        self.residuals = nn.ModuleList(_Residual(channels) for _ in range(blocks))
+        self.residuals = nn.ModuleList(_SigmaBlock(channels) for _ in range(blocks))
         self.out = nn.Conv2d(channels, 3 * CELL * CELL, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         if self.out.bias is not None:
@@ -167,11 +166,11 @@ class SigmaHead(ModelMixin, ConfigMixin):
         for residual in self.residuals:
             hidden = residual(hidden)
         detail = nn.functional.pixel_shuffle(self.out(nn.functional.silu(hidden)), CELL).float()
-        curved: Tensor = self.curve(bounded_logvar(shared_logvar + detail))
+        curved: Tensor = self.curve(bound_logvar(shared_logvar + detail))
         return curved.clamp(*LOGVAR_RANGE)
 
 
-class _Residual(nn.Module):
+class _SigmaBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
@@ -183,7 +182,7 @@ class _Residual(nn.Module):
         return hidden + update
 
 
-def bounded_logvar(raw: Tensor) -> Tensor:
+def bound_logvar(raw: Tensor) -> Tensor:
     """Softly bound a log-variance so that log sigma stays within [-6, 2].
 
     The floor, about the noise of 8-bit rounding, keeps the likelihood of continuous x finite (Mattei and

@@ -1,9 +1,9 @@
 """Texture within sigma: x = mean + k * sigma * tanh(g(features, noise)).
 
-The mean of a distribution of pictures is blurred where the pictures differ, and a draw from independent pixels is salt
-and pepper. A texture head adds to the mean a residual of its own, as large as sigma allows: no pixel leaves the mean by
-more than k sigma. Where sigma is small the picture is exact, where it is large the net has the right to err. Encoder,
-mean and sigma stay bit for bit what they are; k = 0 is the mean.
+The mean of many possible pictures is blurred where they differ, and a draw from independent pixels looks like salt and
+pepper. A texture head adds a residual to the mean instead, no larger than k sigma at any pixel. Where sigma is small
+the picture stays exact; where sigma is large the head is free to invent. Encoder, mean and sigma stay the same bit for
+bit, and k = 0 gives the mean.
 
 The noise lies on the grid of the latent, so a tile with its part of the noise gives its part of the picture.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 CELL = 8
 LEAST_GRID = 2
-"""Pixels a side of a place of the head at the least: at full resolution it would cost as much as a decoder."""
+"""Least number of pixels along a side of a place of the head; at full resolution it would cost as much as a decoder."""
 
 
 class TextureHead(ModelMixin, ConfigMixin):
@@ -40,7 +40,7 @@ class TextureHead(ModelMixin, ConfigMixin):
         stride = self.grid // feature_size
         self.from_features = nn.Conv2d(feature_channels, channels, stride, stride)
         self.from_noise = nn.Conv2d(noise_channels, channels, 1)
-        self.residuals = nn.ModuleList(_Residual(channels) for _ in range(blocks))
+        self.residuals = nn.ModuleList(_TextureBlock(channels) for _ in range(blocks))
         self.out = nn.Conv2d(channels, 3 * self.grid**2, 3, padding=1, padding_mode="replicate")
         nn.init.zeros_(self.out.weight)
         if self.out.bias is not None:
@@ -59,14 +59,14 @@ class TextureHead(ModelMixin, ConfigMixin):
             features: `[B,feature_channels,8h/feature_size,8w/feature_size]`.
             noise: standard normal, `[B,latent_noise_channels,h,w]`.
         """
-        placed = F.pixel_shuffle(noise, CELL // self.grid).to(self.from_noise.weight.dtype)
-        hidden = self.from_features(features) + self.from_noise(placed)
+        spread = F.pixel_shuffle(noise, CELL // self.grid).to(self.from_noise.weight.dtype)
+        hidden = self.from_features(features) + self.from_noise(spread)
         for residual in self.residuals:
             hidden = residual(hidden)
         return F.pixel_shuffle(self.out(F.silu(hidden)).float(), self.grid).tanh()
 
 
-class _Residual(nn.Module):
+class _TextureBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, padding_mode="replicate")
@@ -82,7 +82,7 @@ def add_texture(mean: Tensor, logvar: Tensor, direction: Tensor, k: float | Tens
 
     Args:
         mean, logvar: of p(x|z), `[B,3,H,W]`.
-        direction: what the head answers, in (-1, 1).
+        direction: what the head gives, in (-1, 1).
         k: how many sigma a pixel may leave the mean by, 0 or more; a number, or one for each place.
     """
     return mean + k * (0.5 * logvar.float()).exp() * direction.float()

@@ -1,11 +1,12 @@
 """A net on a picture of any size, tile by tile, in flat memory.
 
-Three things make tiles show, and each has its remedy here:
+Three things can make the tiles visible, and each has its remedy here:
 
 - near its ends a tile is computed from padding instead of picture: tiles overlap, and the ends have weight 0
   (`jeppa.vae.blending`);
 - group norm takes statistics over the whole picture: they are measured once for all tiles;
-- self-attention sees the tile only: where neighbours differ they are blended, surer ones first (`jeppa.vae.blending`).
+- self-attention sees only the tile: neighbours are blended, and the one with less variance counts more
+  (`jeppa.vae.blending`).
 
 Group norm divides by the mean and the variance of a *whole* picture. With those of a tile, a plain sky comes out in
 another tone beside a tile of leaves. The statistics are therefore measured once, on crops spread over the picture
@@ -13,8 +14,8 @@ that pass through the net together: at each norm all crops are normalised with t
 the next norm are measured on the right features. `results/tiling.py` compares this with a thumbnail and with each
 tile's own.
 
-Measuring and applying them are torch function modes: they replace the calls of `group_norm` of any net, on this
-thread, while it runs. How large tiles may be, and how much of them to leave unused, follows from a net's architecture.
+Two torch function modes measure and apply the statistics: while a net runs on this thread, they replace its calls of
+`group_norm`. How large tiles may be, and how much of them to leave unused, follows from the architecture.
 """
 
 import math
@@ -32,12 +33,12 @@ from jeppa.config import VAEConfig
 from jeppa.distributions import CELL, Predictive
 from jeppa.errors import DataError
 from jeppa.machine import lacks_memory, note
-from jeppa.vae.blending import LEAST_TILE, P, Plane, Pool, Span, Strip, gathered, joined, spans, window
+from jeppa.vae.blending import LEAST_TILE, P, Plane, Span, Strip, TilePool, gather_rows, join_pictures, spans, window
 
 NUMBERS = 2**25
 """Activations of the widest layer for one tile: 128 MiB in float32, of which a pass holds a few."""
 PICTURES = 24
-"""Numbers for each pixel whatever the net: image, mean, log-variance and the sums of the pool, three each and twice."""
+"""Numbers for each pixel with any net: three of image, mean, log-variance and the sums of the pool, all twice."""
 SPREADS = 2.0
 
 
@@ -49,11 +50,12 @@ def tile_for(config: VAEConfig) -> int:
 
 
 def margin_for(config: VAEConfig) -> int:
-    """Width in cells of the border of a tile whose answers the end of the tile has changed.
+    """Width in cells of the border of a tile in which the prediction depends on where the tile ends.
 
-    What a place contributes through n layers of 3x3 falls off like a Gaussian of variance 2/3 n (a convolution of n
-    boxes), much faster than the whole receptive field suggests; two deviations are left out;
-    `results/tiling.py` measures it. Source: Luo et al., Understanding the effective receptive field, arXiv 1701.04128.
+    The influence of a place through n layers of 3x3 falls off like a Gaussian of variance 2/3 n (a convolution of n
+    boxes), much faster than the whole receptive field suggests. The border is two deviations wide;
+    `results/tiling.py` measures what remains. Source: Luo et al., Understanding the effective receptive field, arXiv
+    1701.04128.
     """
     sizes = _level_sizes(config)
     # First and last layer, two blocks in the middle, a block more at each level of the decoder than of the encoder.
@@ -66,7 +68,7 @@ def margin_for(config: VAEConfig) -> int:
 
 
 def _level_sizes(config: VAEConfig) -> list[int]:
-    """Pixels a side of one place of each level."""
+    """How many pixels a place of each level covers along a side."""
     return [config.pixel_unshuffle * 2**level for level in range(len(config.block_out_channels))]
 
 
@@ -75,17 +77,17 @@ Moments = tuple[Tensor, Tensor]
 
 
 def measure_statistics(net: Callable[[Tensor], object], crops: Tensor, margin: int) -> list[Moments]:
-    """Statistics of every group norm of `net`, in the order of its calls.
+    """Measure the statistics of every group norm of `net`, in the order of its calls.
 
     Args:
-        net: what is to run on tiles.
+        net: the one that will run on tiles.
         crops: of one picture, `[N,C,S,S]`.
         margin: a border this wide, in the places of `crops`, is left out: the net sees the end of the crop there.
     """
     measuring = _Measuring(crops.shape[-1], margin)
     with torch.no_grad(), measuring:
         net(crops)
-    return measuring.found
+    return measuring.statistics
 
 
 class FixedStatistics(TorchFunctionMode):
@@ -96,7 +98,7 @@ class FixedStatistics(TorchFunctionMode):
         self._next = iter(statistics)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace `group_norm`, pass on all else."""
+        """Replace `group_norm` and pass on all other calls."""
         if func is not F.group_norm:
             return func(*args, **(kwargs or {}))
         return _normalise(next(self._next), *args, **(kwargs or {}))
@@ -105,24 +107,24 @@ class FixedStatistics(TorchFunctionMode):
 class _Measuring(TorchFunctionMode):
     def __init__(self, side: int, margin: int) -> None:
         super().__init__()
-        self.found: list[Moments] = []
+        self.statistics: list[Moments] = []
         self._side, self._margin = side, margin
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not F.group_norm:
             return func(*args, **(kwargs or {}))
         hidden, groups = args[:2]
-        self.found.append(_group_moments(self._inner(hidden), groups))
-        return _normalise(self.found[-1], *args, **(kwargs or {}))
+        self.statistics.append(_group_moments(self._inner(hidden), groups))
+        return _normalise(self.statistics[-1], *args, **(kwargs or {}))
 
     def _inner(self, hidden: Tensor) -> Tensor:
-        """Without the border, at whatever resolution; self-attention has its places in one row, so none is cut."""
+        """The input without its border; self-attention has its places in one row, so nothing is cut there."""
         border = self._margin * hidden.shape[-1] // self._side
         return hidden[..., border:-border, border:-border] if hidden.dim() == 4 and border else hidden
 
 
 def _group_moments(hidden: Tensor, groups: int) -> Moments:
-    """Over crops, channels of the group and places."""
+    """Mean and variance over crops, channels of the group and places."""
     grouped = hidden.float().unflatten(1, (groups, -1))
     over = [dim for dim in range(grouped.dim()) if dim != 1]
     variance, mean = torch.var_mean(grouped, dim=over, correction=0)
@@ -132,8 +134,8 @@ def _group_moments(hidden: Tensor, groups: int) -> Moments:
 def _normalise(
     moments: Moments, hidden: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
-    """Group norm as one multiplication and addition for each channel; computed in float32, answered in the input's."""
-    mean, variance = (one.repeat_interleave(hidden.shape[1] // groups) for one in moments)
+    """Group norm as one multiplication and addition for each channel, in float32; the result has the input's type."""
+    mean, variance = (moment.repeat_interleave(hidden.shape[1] // groups) for moment in moments)
     gain = weight.double() * (variance + eps).rsqrt()
     shape = (1, -1, *[1] * (hidden.dim() - 2))
     shift = (bias.double() - mean * gain).float().view(shape)
@@ -154,7 +156,7 @@ class Tiling:
 
     Args:
         tile: longest side.
-        margin: at an end that meets another tile, this much is not used, and over as much again the tile fades.
+        margin: how much is left unused at an end that meets another tile; the tile fades over as much again.
     """
 
     tile: int
@@ -167,12 +169,12 @@ class Tiling:
 def rows_in_tiles(net: Net, read: Read, plane: Plane, tiling: Tiling) -> Iterator[Strip]:
     """Run `net` over one picture, a row of tiles at a time; a picture within one tile passes as it is.
 
-    Where memory is short, smaller tiles are tried, with a note; rows that were given away stay as they are.
+    Where memory is short, smaller tiles are tried, with a note; rows that were already yielded stay as they are.
 
-    Memory: a row of tiles of the answer, and what the net needs for one tile.
+    Memory holds one row of tiles of the prediction, and what the net needs for one tile.
 
     Args:
-        net: answers places of `read` with a prediction of `scale_out / scale_in` times the size.
+        net: predicts `scale_out / scale_in` places for each place of `read`, along a side.
         read: the picture, at `scale_in` places a cell.
         plane: its size.
         tiling: tiles and margins.
@@ -180,31 +182,31 @@ def rows_in_tiles(net: Net, read: Read, plane: Plane, tiling: Tiling) -> Iterato
     Raises:
         DataError: the smallest tiles do not fit in memory either.
     """
-    given = 0
-    while given < plane.height * plane.scale_out:
+    yielded = 0
+    while yielded < plane.height * plane.scale_out:
         try:
             for strip in _pooled_rows(net, read, plane, tiling):
                 bottom = strip.top + strip.mean.shape[2]
-                if bottom > given:
-                    yield strip.below(given)
-                    given = bottom
+                if bottom > yielded:
+                    yield strip.below(yielded)
+                    yielded = bottom
         except (MemoryError, RuntimeError) as error:
             if not lacks_memory(error):
                 raise
-        if given < plane.height * plane.scale_out:
+        if yielded < plane.height * plane.scale_out:
             tiling = _smaller(tiling, plane)
 
 
 def predict(net: Callable[[Tensor], P], batch: Tensor, scales: tuple[int, int], tiling: Tiling) -> P:
     """Run `net` on a batch of pictures, those larger than a tile one by one and in tiles.
 
-    A batch that does not fit in memory is halved down to single pictures, and those are tried in smaller tiles. What
-    did not fit once is not tried again on the rest of the batch.
+    A batch that does not fit in memory is halved again and again, down to single pictures, and those are tried in
+    smaller tiles. A size that did not fit once is not tried again on the rest of the batch.
 
     Args:
         net: as for `rows_in_tiles`.
         batch: `[B,C,H,W]`.
-        scales: places of the input and of the answer in a cell.
+        scales: places on a side of a cell, of the input and of the prediction.
         tiling: tiles and margins.
 
     Raises:
@@ -217,8 +219,8 @@ def predict(net: Callable[[Tensor], P], batch: Tensor, scales: tuple[int, int], 
         if len(batch):
             tiling = _smaller(tiling, plane)
     for i in range(len(batch)):
-        parts.append(gathered(rows_in_tiles(net, reader(batch[i : i + 1]), plane, tiling), plane))
-    return parts[0] if len(parts) == 1 else joined(parts)
+        parts.append(gather_rows(rows_in_tiles(net, reader(batch[i : i + 1]), plane, tiling), plane))
+    return parts[0] if len(parts) == 1 else join_pictures(parts)
 
 
 def reader(picture: Tensor) -> Read:
@@ -227,7 +229,7 @@ def reader(picture: Tensor) -> Read:
 
 
 def _in_one_piece(net: Callable[[Tensor], P], batch: Tensor) -> tuple[list[P], Tensor]:
-    """Answers to the pictures that fit in memory without tiles, and the pictures left where not even one fits."""
+    """Predictions of the pictures that fit in memory without tiles, and the pictures that are left."""
     parts: list[P] = []
     part = len(batch)
     while len(batch) or not parts:
@@ -239,7 +241,7 @@ def _in_one_piece(net: Callable[[Tensor], P], batch: Tensor) -> tuple[list[P], T
         else:
             batch = batch[part:]
             continue
-        # Here and not in the handler, whose traceback holds what the failed pass had made.
+        # Not in the handler: its traceback keeps the tensors of the failed pass alive.
         if part == 1:
             break
         note(f"a batch of {part} does not fit in memory: trying {(part + 1) // 2} at a time")
@@ -254,7 +256,7 @@ def _pooled_rows(net: Net, read: Read, plane: Plane, tiling: Tiling) -> Iterator
         yield Strip(0, whole.mean, whole.logvar, whole.element_logvar, whole)
         return
     statistics = measure_statistics(net, *_crops(read, plane, tiling))
-    pool = Pool(plane)
+    pool = TilePool(plane)
     for i, row in enumerate(down):
         for column in across:
             with FixedStatistics(statistics):
@@ -270,7 +272,7 @@ def _part(read: Read, row: Span, column: Span, scale: int) -> Tensor:
 
 def _crops(read: Read, plane: Plane, tiling: Tiling) -> tuple[Tensor, int]:
     """Crops evenly spread over the picture, as many as fill a tile, and the border to leave out, both in places."""
-    # A quarter of a small tile: one crop or two would speak for one place of the picture.
+    # At most a quarter of a tile: one or two large crops would represent only one place of the picture.
     side = min(CROP, max(1, tiling.tile // 4), plane.height, plane.width)
     count = max(1, (tiling.tile // side) ** 2)
     rows = min(count, max(1, round((count * plane.height / plane.width) ** 0.5)))

@@ -1,4 +1,4 @@
-"""Nine arms can be told apart on light and dark paper, by colour, dash and marker."""
+"""Ten arms can be told apart on light and dark paper, by colour, dash and marker."""
 
 import re
 from itertools import combinations
@@ -11,7 +11,9 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 import jeppa.lab.report
 from jeppa.lab.contract import Comparison
 from jeppa.lab.report import plots
-from jeppa.lab.report.compare_tables import STYLED, list_entries
+from jeppa.lab.report.compare_tables import list_entries
+from jeppa.lab.report.plots import STYLED
+from jeppa.vae import LIKELIHOODS
 
 CSS = Path(jeppa.lab.report.__file__).with_name("report.css")
 # Machado, Oliveira and Fernandes 2009: no red, no green cones; linear RGB.
@@ -21,21 +23,27 @@ COLOUR_BLIND = (
 )
 
 
-@pytest.mark.parametrize("names", [STYLED, STYLED[::-1], (*STYLED[:4], "a", "b", "c", "d", "e")])
-def test_nine_arms_have_nine_styles(names):
+@pytest.mark.parametrize("names", [STYLED, STYLED[::-1], (*STYLED[:5], "a", "b", "c", "d", "e")])
+def test_ten_arms_have_ten_styles(names):
     """Red when an unknown arm takes the style of a known one, or a dash or a marker is used twice."""
     arms = list_entries(Comparison.model_validate({"arms": [{"arm": name, "title": name} for name in names]}))
-    assert sorted(entry.style for entry in arms) == list(range(9))
-    assert len({str(plots.dash(entry.style)) for entry in arms}) == 9
-    assert len({plots.marker(entry.style) for entry in arms}) == 9
+    assert sorted(entry.style for entry in arms) == list(range(10))
+    assert len({str(plots.dash(entry.style)) for entry in arms}) == 10
+    assert len({plots.marker(entry.style) for entry in arms}) == 10
     assert next(entry.style for entry in arms if entry.arm == "faithful") == 0
+
+
+def test_every_likelihood_has_a_style_of_its_own():
+    """Red when the report does not know a likelihood, such as the flagship."""
+    assert set(STYLED) == set(LIKELIHOODS)
+    assert len({(arm.style.light, arm.style.dark) for arm in LIKELIHOODS.values()}) == len(LIKELIHOODS)
 
 
 def test_arm_colours_differ_for_the_colour_blind_too():
     """On both papers, CIEDE2000 of every two arms, and contrast to the paper. Red for red beside green."""
-    for theme in CSS.read_text().split("@media")[:2]:
-        colours = np.array([rgb(theme, f"arm-{n}") for n in range(plots.ARM_STYLES)])
-        paper = luminance(rgb(theme, "paper"))
+    for sheet, styles in zip(CSS.read_text().split("@media")[:2], plots.arm_colours().split("@media"), strict=True):
+        colours = np.array([rgb(styles, f"arm-{n}") for n in range(plots.ARM_STYLES)])
+        paper = luminance(rgb(sheet, "paper"))
         for light in map(luminance, colours):
             assert (max(light, paper) + 0.05) / (min(light, paper) + 0.05) > 2.95
         for eye in (np.eye(3), *COLOUR_BLIND):

@@ -16,7 +16,6 @@ from jeppa.errors import CheckpointError
 from jeppa.vae import LIKELIHOODS
 
 RATE_TOLERANCE = 0.03
-SAME_ENCODER = frozenset({"shared", "faithful", "band-faithful", "band-t-faithful"})
 
 # Where the controller of beta starts. For `fixed`: near the squared error that the model reaches, because with that
 # beta `fixed` weighs rate against distortion as `shared` does.
@@ -91,8 +90,13 @@ def find_likelihood(arm: str) -> Likelihood:
 
 def needs_rate(comparison: ComparisonSettings, arm: str) -> bool:
     """Whether beta has to be adapted to reach the rate of the reference arm."""
-    same = {comparison.reference, arm} <= SAME_ENCODER
+    same = _encodes_as_shared(comparison.reference) and _encodes_as_shared(arm)
     return arm != comparison.reference and not same
+
+
+def _encodes_as_shared(arm: str) -> bool:
+    """Whether the encoder is that of `shared` by construction; with LPIPS in the loss it is another one."""
+    return arm == find_likelihood(arm) and LIKELIHOODS[find_likelihood(arm)].mean_of_shared
 
 
 def make_run_settings(comparison: ComparisonSettings, run: Run, rate: float | None) -> VAERun:
@@ -146,4 +150,4 @@ def read_settled_rate(run: Run) -> float:
 
 def has_head(arm: str) -> bool:
     """Whether the arm predicts a sigma for each pixel, and not one for all."""
-    return LIKELIHOODS[find_likelihood(arm)].family != "constant"
+    return LIKELIHOODS[find_likelihood(arm)].has_head

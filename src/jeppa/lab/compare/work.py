@@ -168,7 +168,7 @@ def work(run: Path, settings: VAERun, images: int, evaluate_at: int | None) -> N
     """Train to the end, then measure at most `images` held-out pictures, whole or as squares of side `evaluate_at`."""
     objective = VAEObjective(settings)
     began, reported = time.perf_counter(), 0.0
-    for record in train(objective, settings, run, resume=True):
+    for record in train(objective, run, resume=True):
         if time.perf_counter() - reported >= REPORT_SECONDS or record.step == record.total:
             reported = time.perf_counter()
             _print_message(step=record.step, images_per_second=record.images_per_second)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from jeppa.lab.contract import ComparedArm, Comparison, Pair, Value
-from jeppa.lab.report.plots import ARM_STYLES
+from jeppa.lab.report.plots import ARM_STYLES, STYLED
 from jeppa.lab.report.tables import (
     HIGHER,
     LOWER,
@@ -29,8 +29,6 @@ from jeppa.lab.report.tables import (
 
 UNMATCHED = "†"
 """Mark after the title of an arm whose rate is not within the tolerance."""
-STYLED = ("faithful", "shared", "fixed", "nll", "beta-nll", "student-t", "band", "band-beta", "band-faithful")
-"""Arms that have the same style on every page; other arms take the styles that are left."""
 ABSENT = "absent from compare.json"
 
 

@@ -13,6 +13,7 @@ from jeppa.lab.contract import COMPARISON_FILE, REPORT_FILE, Budget, Comparison,
 from jeppa.lab.report import compare_tables, sections
 from jeppa.lab.report.compare_tables import UNMATCHED, Entry, answer_questions, list_entries
 from jeppa.lab.report.pictures import contact_sheets
+from jeppa.lab.report.plots import arm_colours
 from jeppa.lab.report.sections import (
     Metrics,
     difference_plots,
@@ -53,6 +54,7 @@ def _template_environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(duration=format_duration, by_label=_group_by_label)
+    environment.globals["arm_colours"] = arm_colours
     return environment
 
 

@@ -20,22 +20,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
+from jeppa.config import Likelihood
 from jeppa.lab.contract import ReliabilityCurve, Sparsification
 from jeppa.lab.report.tables import to_finite
+from jeppa.vae import LIKELIHOODS
+from jeppa.vae.likelihoods import Style
 
-DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (3, 1.6)),
-    (0, (1, 1.4)),
-    "-.",
-    (0, (5, 1, 1, 1, 1, 1)),
-    (0, (8, 2)),
-    (0, (1, 3)),
-    (0, (6, 1.2, 3, 1.2)),
-    (0, (2, 3)),
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
-ARM_STYLES = len(MARKERS)
+_FIRST: tuple[Likelihood, ...] = ("faithful", "shared", "fixed")
+_STYLE_OF: dict[str, Style] = {name: LIKELIHOODS[name].style for name in (*_FIRST, *LIKELIHOODS)}
+STYLED = tuple(_STYLE_OF)
+"""Arms that look the same on every page, the first three as in the demo; others take the styles that are left."""
+STYLES = tuple(_STYLE_OF.values())
+ARM_STYLES = len(STYLES)
 """How many arms differ by colour, dash and marker; further ones start again with the first style."""
 ROLES = ("ink", "muted", "rule", *(f"arm-{style}" for style in range(ARM_STYLES)))
 STAND_IN = {role: f"#0100{index:02x}" for index, role in enumerate(ROLES)}
@@ -103,12 +99,21 @@ def colour(style: int) -> str:
 
 def dash(style: int) -> Any:
     """Line style of an arm."""
-    return DASHES[style % ARM_STYLES]
+    return STYLES[style % ARM_STYLES].dash
 
 
 def marker(style: int) -> str:
     """Marker of an arm."""
-    return MARKERS[style % ARM_STYLES]
+    return STYLES[style % ARM_STYLES].marker
+
+
+def arm_colours() -> Markup:
+    """CSS that gives each arm its colour on light and on dark paper, as `--arm-0` and so on."""
+    light, dark = (
+        "; ".join(f"--arm-{style}: {colour}" for style, colour in enumerate(colours))
+        for colours in ([style.light for style in STYLES], [style.dark for style in STYLES])
+    )
+    return Markup(f":root {{ {light}; }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark}; }} }}")
 
 
 def fit_height(entries: int, size: tuple[float, float] = SIZE) -> tuple[float, float]:
