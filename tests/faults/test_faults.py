@@ -637,8 +637,8 @@ def test_F19_disguised_and_foreign_formats(tmp_path: Path, monkeypatch: pytest.M
 
     Red when Pillow may choose among all its formats: then Ghostscript is asked for; and when remedies are exchanged.
     """
-    monkeypatch.setattr("jeppa.data.decode.find_spec", lambda name: None)
-    monkeypatch.setattr("jeppa.data.decode.features.check", lambda name: False)
+    monkeypatch.setattr("jeppa.data.kinds.find_spec", lambda name: None)
+    monkeypatch.setattr("jeppa.data.kinds.features.check", lambda name: False)
     files = {
         "SVG": (images.SVG, "SVG"),
         "EPS": (images.EPS, "EPS"),

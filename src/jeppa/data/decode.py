@@ -6,8 +6,10 @@ Everything that a file can hold beyond that (orientation, profile, alpha, depth)
 - of an animation the first frame is read;
 - the EXIF orientation is applied, then an embedded ICC profile is converted to sRGB; either is ignored when
   it is itself damaged or does not fit the pixels (common in old photographs, whose pixels are fine);
-- alpha is composited on white, grey is replicated, 16-bit grey is scaled by 1/257 (Pillow would clip it);
-- floating-point images are refused, because nothing in the file says which range they have.
+- alpha is composited on white (but a BMP whose alpha is 0 everywhere is opaque: its writer left the byte unused);
+- grey is replicated; 12 and 16 bits are scaled to 8 (Pillow would clip them), and "white is zero" is turned over;
+- floating-point, signed and 32-bit values are refused, because nothing in the file says which range they have;
+- a TIFF whose first picture is a thumbnail, as in camera raw, is refused.
 
 Nothing here needs torch, so that `jeppa.data.limited` can decode in a process that starts in a moment.
 """
@@ -15,73 +17,30 @@ Nothing here needs torch, so that `jeppa.data.limited` can decode in a process t
 import contextlib
 import io
 import stat
-from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from jeppa.data.kinds import (
+    HEAD_BYTES,
+    REMEDIES,
+    STRAY_BYTES,
+    TIFF_STARTS,
+    behind_stray_bytes,
+    bits_of_tiff,
+    foreign_kind,
+    kind_of_name,
+    odd_jpeg,
+    odd_tiff,
+    optional_format,
+)
 from jeppa.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """Formats that are read, by Pillow's names. Vector and page formats never: some of them start an interpreter."""
-HEAD_BYTES = 32
-AVIF, HEIC, JPEG_XL = "AVIF", "HEIC", "JPEG XL"
-REMEDIES = {
-    AVIF: "its decoder is missing: pip install 'jeppa[formats]', or convert it to PNG or JPEG",
-    HEIC: "its decoder is missing: pip install 'jeppa[formats]', or convert it to PNG or JPEG",
-    # Every decoder of it for Python expands the picture before its size can be checked, so no extra brings one.
-    JPEG_XL: "no extra reads it, jeppa[formats] neither: convert it to PNG or JPEG",
-}
-"""Advice for image formats that are not read, or not without their decoder."""
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
-_FOREIGN = (
-    (b"%pdf", "PDF"),
-    (b"%!ps", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"<svg", "SVG"),
-    (b"<?xml", "SVG or other XML"),
-    (b"<!doctype", "SVG or other XML"),
-    (b"\xff\x0a", JPEG_XL),
-    (b"\0\0\0\x0cjxl ", JPEG_XL),
-    (b"8bps", "PSD"),
-)
-_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-
-
-def looks_like_image(head: bytes) -> bool:
-    """Whether `head`, the first `HEAD_BYTES` of a file, starts with the signature of a format that is read.
-
-    BMP and PPM are not recognised: their signatures have two letters, and an ordinary text can start with those.
-    """
-    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return is_webp or head.startswith(_SIGNATURES)
-
-
-def foreign_kind(head: bytes) -> str | None:
-    """The name of an image, page or video format that is not among `FORMATS`, or None."""
-    if head[4:8] == b"ftyp":
-        if head[8:11] == b"avi":
-            return AVIF
-        return HEIC if head[8:12] in _HEIC_BRANDS else "a video"
-    start = head.lstrip(b" \t\r\n\xef\xbb\xbf").lower()
-    return next((kind for magic, kind in _FOREIGN if start.startswith(magic)), None)
-
-
-def optional_format(head: bytes) -> str | None:
-    """Pillow's name of an optional format whose decoder is installed; None for any other file."""
-    kind = foreign_kind(head)
-    if kind == AVIF and features.check("avif"):
-        return "AVIF"
-    if kind == HEIC and find_spec("pillow_heif") is not None:
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
-        return "HEIF"
-    return None
-
 
 Pixels = npt.NDArray[np.uint8]
 MAX_PIXELS = 100_000_000
@@ -92,6 +51,13 @@ MAX_FILE_BYTES = 512 * 2**20
 # The texts of a PNG are unpacked and kept whether or not anybody reads them. Pillow allows 64 MiB of them in a picture
 # of four pixels, and has no argument for it, so the limit of the process is lowered.
 PngImagePlugin.MAX_TEXT_MEMORY = min(PngImagePlugin.MAX_TEXT_MEMORY, 8 * 2**20)
+# Grey of 12 and 16 bits that Pillow reads only where 0 is black, or only from little-endian files; `_grey_from_16_bit`
+# turns it over.
+for _order, _deep in ((b"II", "I;16"), (b"MM", "I;16B")):
+    TiffImagePlugin.OPEN_INFO.setdefault((_order, 0, (1,), 1, (16,), ()), (_deep, _deep))
+    for _polarity in (0, 1):
+        TiffImagePlugin.OPEN_INFO.setdefault((_order, _polarity, (1,), 1, (12,), ()), ("I;16", "I;12"))
+_BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _WHITE_IS_ZERO = 258, 262, 338, 0  # tags of TIFF 6.0, and a value
 _CONVERT = "convert it to PNG or JPEG"
 _DELETE = "delete or replace it"
 
@@ -114,11 +80,15 @@ def read_pixels(source: Path | bytes, name: str | None = None, max_pixels: int =
     data = source if isinstance(source, bytes) else read_file(source, called)
     image = open_header(io.BytesIO(data), called, max_pixels)
     try:
+        _scale_transparent_value(image)
         image.load()
         return np.array(_flatten(_turn_upright(image), called))
     except (DataError, MemoryError):  # a lack of memory says nothing about the file
         raise
     except Exception as error:  # on damaged files Pillow raises anything from SyntaxError to struct.error
+        odd = odd_jpeg(io.BytesIO(data)) if image.format == "JPEG" else None
+        if odd is not None:
+            raise _refusal(called, f"it is {odd}, which is not read", _CONVERT) from error
         raise _refusal(called, f"it is damaged ({one_line(error)})", _DELETE) from error
 
 
@@ -129,17 +99,22 @@ def open_header(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> I
         DataError: as `read_pixels`, except for damage beyond the header.
     """
     head = stream.read(HEAD_BYTES)
-    stream.seek(0)
     optional = optional_format(head)
+    odd = odd_tiff(stream) if head.startswith(TIFF_STARTS) else None
+    if odd is not None:
+        raise _refusal(name, *odd)
+    stream.seek(0)
     try:
         image = Image.open(stream, formats=FORMATS if optional is None else (optional,))
     except UnidentifiedImageError as error:
-        raise _unidentified_refusal(head, name, optional) from error
+        raise _unidentified_refusal(stream, name) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _size_refusal(name, "it has more pixels than Pillow opens", max_pixels) from error
     except MemoryError:
         raise
     except Exception as error:  # text and profile bombs come as ValueError, damage as nearly anything
+        if str(error).startswith("Unsupported"):
+            raise _refusal(name, f"it is of a kind that is not read ({one_line(error)})", _CONVERT) from error
         raise _refusal(name, f"its header is damaged or oversized ({one_line(error)})", _DELETE) from error
     if image.width * image.height > max_pixels:
         raise _size_refusal(name, f"it is {image.width} x {image.height} pixels", max_pixels)
@@ -188,7 +163,7 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
         image = _grey_from_16_bit(image, name)
     colour, alpha = _split_alpha(image)
     rgb = _to_srgb(colour, profile)
-    if alpha is None:
+    if alpha is None or _is_unused(alpha, image):
         return rgb
     white = Image.new("RGB", rgb.size, (255, 255, 255))
     white.paste(rgb, mask=alpha)
@@ -196,11 +171,16 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
 
 
 def _grey_from_16_bit(image: Image.Image, name: str) -> Image.Image:
-    """Values 0 to 65535 to L, or to LA where PNG's tRNS chunk declares one grey value transparent."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise _refusal(name, "it has 32-bit values outside 0 to 65535", "save it with 8 or 16 bits")
-    grey = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    """Values of 12 or 16 bits to L, or to LA where PNG's tRNS chunk declares one grey value transparent."""
+    values = np.asarray(image).astype(np.int64)
+    tags = _tiff_tags(image)
+    largest = 2 ** tags.get(_BITS, (16,))[0] - 1
+    if values.min() < 0 or values.max() > largest:
+        raise _refusal(name, f"it has values outside 0 to {largest}", "save it with 8 or 16 bits")
+    levels = (values * 255 + largest // 2) // largest
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        levels = 255 - levels
+    grey = Image.fromarray(levels.astype(np.uint8))
     key = image.info.get("transparency")
     if key is None:
         return grey
@@ -209,7 +189,7 @@ def _grey_from_16_bit(image: Image.Image, name: str) -> Image.Image:
 
 
 def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """To colour in one of the modes L, RGB, CMYK, and alpha in mode L where the image has any."""
+    """To colour in one of the modes L, RGB, CMYK, LAB, and alpha in mode L where the image has any."""
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode == "LA":
@@ -219,10 +199,37 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         return image.convert("RGB"), image.getchannel("A")
     if image.mode == "1":
         return image.convert("L"), None
-    return (image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")), None
+    return (image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB")), None
+
+
+def _is_unused(alpha: Image.Image, image: Image.Image) -> bool:
+    """Whether alpha is a byte that nobody filled: 0 everywhere, where the format does not say that it means anything.
+
+    Programs write BMP of 32 bits with or without it, and so a TIFF whose fourth sample has no declared meaning.
+    """
+    undeclared = image.format == "BMP" or (image.format == "TIFF" and _EXTRA_SAMPLES not in _tiff_tags(image))
+    return undeclared and alpha.getextrema()[1] == 0
+
+
+def _scale_transparent_value(image: Image.Image) -> None:
+    """Of a PNG of 2 or 4 bits, as Pillow scales its pixels to 8 bits, but not the grey value that is transparent."""
+    key = image.info.get("transparency")
+    tiles = getattr(image, "tile", [])
+    if image.format != "PNG" or image.mode != "L" or not isinstance(key, int) or not tiles:
+        return
+    largest = {"L;2": 3, "L;4": 15}.get(tiles[0].args)
+    if largest is not None:
+        image.info["transparency"] = key * 255 // largest
+
+
+def _tiff_tags(image: Image.Image) -> dict[int, Any]:
+    return dict(getattr(image, "tag_v2", {}))
 
 
 def _to_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
+    if colour.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        return ImageCms.profileToProfile(colour, lab, ImageCms.createProfile("sRGB"), outputMode="RGB") or colour
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -234,15 +241,26 @@ def _to_srgb(colour: Image.Image, profile: bytes | None) -> Image.Image:
     return colour.convert("RGB")
 
 
-def _unidentified_refusal(head: bytes, name: str, optional: str | None) -> DataError:
+def _unidentified_refusal(stream: IO[bytes], name: str) -> DataError:
+    """Why Pillow does not know a file, as exactly as its first bytes and its name say."""
+    stream.seek(0)
+    head = stream.read(STRAY_BYTES)
     if not head:
         return _refusal(name, "it is empty (0 bytes)", _DELETE)
-    kind = foreign_kind(head)
-    if kind is None:
-        return _refusal(name, f"it is damaged or none of {', '.join(FORMATS)}", _DELETE)
-    if optional is not None:
+    kind = foreign_kind(head[:HEAD_BYTES])
+    if kind is not None and optional_format(head[:HEAD_BYTES]) is not None:
         return _refusal(name, f"it is {kind}, and damaged", _DELETE)
-    return _refusal(name, f"it is {kind}, which is not read", REMEDIES.get(kind, _CONVERT))
+    if kind is None and head.startswith(b"\xff\xd8"):
+        kind = odd_jpeg(stream)
+    if kind is None and head.startswith(TIFF_STARTS):
+        kind = f"a damaged TIFF, or one of a layout ({bits_of_tiff(stream)} bits a sample)"
+    kind = kind or kind_of_name(name)
+    if kind is not None:
+        return _refusal(name, f"it is {kind}, which is not read", REMEDIES.get(kind, _CONVERT))
+    stray = behind_stray_bytes(head)
+    if stray is not None:
+        return _refusal(name, f"it is {stray}", "open it in a picture editor and save it anew, or delete it")
+    return _refusal(name, f"it is damaged or none of {', '.join(FORMATS)}", _DELETE)
 
 
 def _size_refusal(name: str, what: str, max_pixels: int) -> DataError:

@@ -11,8 +11,11 @@ training picture (the two views of the motorcycle are one scene).
 """
 
 import os
+import re
 import stat
+import unicodedata
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,14 +24,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from jeppa.data.decode import HEAD_BYTES, MAX_FILE_BYTES, Pixels, looks_like_image, one_line, read_pixels
-from jeppa.errors import DataError
+from jeppa.data.decode import MAX_FILE_BYTES, Pixels, one_line, read_pixels
+from jeppa.data.kinds import HEAD_BYTES, IMAGE_SUFFIXES, looks_like_image, suffix_of
+from jeppa.errors import ConfigError, DataError
 
-_READ = ".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm .heic .heif .avif"
+Notes = tuple[str, ...]
 
-# These count as unreadable images, so that their number is reported and not silently left out.
-_NOT_READ = ".jxl .svg .eps"
-IMAGE_SUFFIXES = frozenset(f"{_READ} {_NOT_READ}".split())
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells that a file has not changed: where it is, its size and when it, or its archive, was last changed."""
+
+    place: str
+    size: int
+    written_ns: int
+    changed_ns: int
 
 
 @dataclass(frozen=True)
@@ -40,12 +50,14 @@ class ImageRef:
         label: the class, or None.
         size: bytes of the (uncompressed) file.
         open: opens the file as a seekable binary stream; picklable, so that data-loader workers can use it.
+        stamp: stays the same while the content does.
     """
 
     name: str
     label: str | None
     size: int
     open: Callable[[], IO[bytes]] = field(repr=False, compare=False)
+    stamp: Stamp | None = field(default=None, repr=False, compare=False)
 
     @contextmanager
     def stream(self) -> Iterator[IO[bytes]]:
@@ -85,16 +97,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder or archive: possible images in order of name, and what was refused unopened."""
+    """What lies in a folder or archive: possible images in order of name, what was refused unopened, and notes."""
 
     refs: tuple[ImageRef, ...]
     skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...] = ()
 
 
 def is_candidate(ref: ImageRef) -> bool:
     """Whether a file claims to be an image: by a known suffix, or else by the signature of its content."""
-    dot = ref.name.rfind(".")
-    if dot >= 0 and ref.name[dot:].lower() in IMAGE_SUFFIXES:
+    if suffix_of(ref.name) in IMAGE_SUFFIXES:
         return True
     try:
         with ref.stream() as stream:
@@ -120,40 +132,50 @@ def list_folder(root: Path) -> Listing:
     """
     skipped: list[Skipped] = []
     files = (ref for ref in _walk(root.resolve(), skipped) if is_candidate(ref))
-    refs = tuple(sorted(files, key=lambda ref: ref.name))
+    refs = tuple(sorted(_compose(files), key=lambda ref: ref.name))
     return Listing(refs, tuple(sorted(skipped, key=lambda one: one.name)))
 
 
-def file_ref(path: Path, name: str, label: str | None = None) -> ImageRef:
-    """The reference to one regular file."""
-    return ImageRef(name, label, path.stat().st_size, partial(_open_file, str(path)))
+def file_ref(path: str | Path, name: str, status: os.stat_result, label: str | None = None) -> ImageRef:
+    """The reference to one regular file of this `status`."""
+    stamp = Stamp(str(path), status.st_size, status.st_mtime_ns, max(status.st_mtime_ns, status.st_ctime_ns))
+    return ImageRef(name, label, status.st_size, partial(_open_file, str(path)), stamp)
+
+
+def _compose(refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
+    """With names in composed Unicode (NFC), whatever the file system or archive has them in, unless two become one."""
+    kept = list(refs)
+    names = [ref.name if ref.name.isascii() else unicodedata.normalize("NFC", ref.name) for ref in kept]
+    counts = Counter(names)
+    for ref, name in zip(kept, names, strict=True):
+        yield replace(ref, name=name) if name != ref.name and counts[name] == 1 else ref
 
 
 def _walk(root: Path, skipped: list[Skipped]) -> Iterator[ImageRef]:
-    pending = [root]
+    pending = [""]
     while pending:
         folder = pending.pop()
         try:
-            entries = list(os.scandir(folder))
+            entries = list(os.scandir(root / folder))
         except OSError as error:
-            if folder == root:
+            if not folder:
                 reason = error.strerror or "unknown reason"
                 raise DataError(f"{str(root)!r}: cannot be listed ({reason}); check its rights") from error
-            skipped.append(Skipped(folder.relative_to(root).as_posix(), "the folder cannot be listed"))
+            skipped.append(Skipped(folder, "the folder cannot be listed"))
             continue
         for entry in entries:
-            name = Path(entry.path).relative_to(root).as_posix()
-            if is_hidden(name):
+            if is_hidden(entry.name):
                 continue
+            name = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_symlink():
                 refusal = _refuse_file(entry.path, root)
                 if refusal is not None:
                     skipped.append(Skipped(name, refusal))
                     continue
             if entry.is_dir(follow_symlinks=False):
-                pending.append(Path(entry.path))
+                pending.append(name)
             elif entry.is_file():
-                yield file_ref(Path(entry.path), name)
+                yield file_ref(entry.path, name, entry.stat())
 
 
 def _refuse_file(link: str, root: Path) -> str | None:
@@ -174,37 +196,92 @@ MAX_RATIO = 200
 FREE_BYTES = 2**20
 
 
-def list_zip(path: Path) -> Listing:
+def list_zip(path: Path, names_encoding: str | None = None) -> Listing:
     """List the members of a zip that claim to be images, sorted by name.
 
     The one folder that encloses all images, if there is one, is no part of the names: a zipped folder
     gives the same names, labels and fingerprint as the folder itself.
 
+    Args:
+        path: the archive.
+        names_encoding: code page of the names that are not marked as UTF-8; None takes them for UTF-8 where they all
+            are, or else for cp437, as the format says, with a note.
+
     Raises:
         DataError: if the file is no intact zip, or its members overlap (a form of bomb).
+        ConfigError: if there is no such encoding, or a name is not in it.
     """
     try:
-        members = _open_archive(str(path), path.stat().st_mtime_ns, os.getpid()).infolist()
+        status = path.stat()
+        members = _open_archive(str(path), status.st_mtime_ns, os.getpid()).infolist()
     except Exception as error:  # OSError, BadZipFile, and on damaged directories struct.error, ValueError and others
         raise DataError(f"{str(path)!r}: cannot be read as a zip ({one_line(error)}); pack it again") from error
-    if sum(member.compress_size for member in members) > path.stat().st_size:
+    if sum(member.compress_size for member in members) > status.st_size:
         raise DataError(f"{str(path)!r}: its members overlap, as in a zip bomb; pack it again")
+    names, notes = _decode_names(path, members, names_encoding)
     # Of members with the same name zipfile reads the last one.
-    unique = {member.filename: member for member in members if not member.filename.endswith("/")}
-    files = [member for name, member in sorted(unique.items()) if not is_hidden(name)]
-    refused = [(member.filename, _refuse_member(member)) for member in files]
-    refs = [
-        ImageRef(member.filename, None, member.file_size, partial(_open_member, str(path), member.filename))
-        for member in files
-        if _refuse_member(member) is None
-    ]
-    skipped = tuple(Skipped(name, reason) for name, reason in refused if reason is not None)
-    return Listing(_drop_enclosing_folder(ref for ref in refs if is_candidate(ref)), skipped)
+    unique = {name: member for name, member in zip(names, members, strict=True) if not name.endswith("/")}
+    files = {name: member for name, member in sorted(unique.items()) if not is_hidden(name)}
+    refused = {name: _refuse_member(name, member) for name, member in files.items()}
+    refs = [_member_ref(path, status, name, member) for name, member in files.items() if refused[name] is None]
+    skipped = tuple(Skipped(files[name].filename, reason) for name, reason in refused.items() if reason is not None)
+    candidates = _drop_enclosing_folder(ref for ref in refs if is_candidate(ref))
+    return Listing(tuple(sorted(_compose(candidates), key=lambda ref: ref.name)), skipped, notes)
 
 
-def _refuse_member(member: zipfile.ZipInfo) -> str | None:
+_UTF_8_NAME = 0x800
+_GUESSES = {"cp866": "\u0400-\u04ff", "cp932": "\u3040-\u30ff\u4e00-\u9fff", "gbk": "\u4e00-\u9fff"}
+"""Code pages that archives are often made in, and the letters that such names are made of."""
+
+
+def _decode_names(path: Path, members: list[zipfile.ZipInfo], encoding: str | None) -> tuple[list[str], Notes]:
+    """The names with slashes between folders, and a note where their encoding is not known."""
+    unmarked = {
+        index: member.orig_filename.encode("cp437")
+        for index, member in enumerate(members)
+        if not member.flag_bits & _UTF_8_NAME and not member.orig_filename.isascii()
+    }
+    chosen = encoding or ("utf-8" if _are_all(unmarked.values(), "utf-8") else "cp437")
+    names = [member.filename for member in members]
+    for index, raw in unmarked.items():
+        try:
+            names[index] = raw.decode(chosen)
+        except LookupError:
+            raise ConfigError(f"names encoding is {chosen!r}, which is not known; use cp866, cp932 or gbk") from None
+        except UnicodeDecodeError:
+            shown = members[index].filename
+            raise ConfigError(f"{str(path)!r}: the name {shown!r} is not in {chosen}; use another encoding") from None
+    notes: Notes = ()
+    if unmarked and encoding is None and chosen == "cp437":
+        notes = (_explain_names(path, list(unmarked.values())),)
+    # After decoding, as a backslash can be the second byte of a letter. Windows writes them between folders.
+    return [name.replace("\\", "/") for name in names], notes
+
+
+def _explain_names(path: Path, names: list[bytes]) -> str:
+    taken = f"{str(path)!r}: {len(names)} names do not say their encoding and were read as {names[0].decode('cp437')!r}"
+    for encoding, letters in _GUESSES.items():
+        if _are_all(names, encoding) and re.fullmatch(f"[\x00-\x7f{letters}]*", names[0].decode(encoding)):
+            return f"{taken}; with --names-encoding {encoding} it would be {names[0].decode(encoding)!r}"
+    return f"{taken}; if that is wrong, give --names-encoding, such as cp866, cp932 or cp1252"
+
+
+def _are_all(names: Iterable[bytes], encoding: str) -> bool:
+    """Whether all of them can be decoded."""
+    try:
+        return all(name.decode(encoding) is not None for name in names)
+    except UnicodeDecodeError:
+        return False
+
+
+def _member_ref(path: Path, status: os.stat_result, name: str, member: zipfile.ZipInfo) -> ImageRef:
+    place = f"{path.absolute()}\0{member.header_offset}\0{member.CRC}"
+    stamp = Stamp(place, member.file_size, status.st_mtime_ns, max(status.st_mtime_ns, status.st_ctime_ns))
+    return ImageRef(name, None, member.file_size, partial(_open_member, str(path), member.filename), stamp)
+
+
+def _refuse_member(name: str, member: zipfile.ZipInfo) -> str | None:
     """Why a member is not read, or None if it may be."""
-    name = member.filename.replace("\\", "/")
     if not name:
         return "it has no name"
     if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
@@ -292,4 +369,4 @@ def _find_installed(module: str, folder: str, distribution: str, scenes: dict[st
     if missing:
         remedy = f"run: pip install --force-reinstall {distribution}"
         raise DataError(f"builtin:photos misses {missing[0]!r} of {distribution}; {remedy}")
-    return [file_ref(root / name, name, scene) for name, scene in scenes.items()]
+    return [file_ref(root / name, name, (root / name).stat(), scene) for name, scene in scenes.items()]

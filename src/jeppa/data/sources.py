@@ -1,27 +1,44 @@
 """Sources of images: a folder, a zip archive, or `builtin:photos`.
 
-Opening a source checks its images. If the files have at most `FULL_CHECK_BYTES` together, every image is decoded, and
-its whole content enters the fingerprint. Larger sources would take too long: there only the headers are parsed and the
-first and last bytes of each file are hashed. If such a file is damaged after its header, the first attempt to decode it
-raises a `DataError` that names it.
+Opening a source checks its images. If there are at most `FULL_CHECK_FILES` of at most `FULL_CHECK_BYTES` together,
+every image is decoded, and its whole content enters the fingerprint. Larger sources would take too long: there only the
+headers are parsed and the first and last bytes of each file are hashed. If such a file is damaged after its header, the
+first attempt to decode it raises a `DataError` that names it. What a process has checked once it does not check again
+while the name, size and times of the file stay.
 """
 
 import hashlib
+import io
+import re
+import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
-from jeppa.data.decode import open_header, read_pixels
+from jeppa.data.decode import FORMATS, open_header, read_pixels
 from jeppa.data.listing import HELDOUT_SCENES, ImageRef, Listing, Skipped, list_builtin, list_folder, list_zip
 from jeppa.errors import ConfigError, DataError
 
 Split = Literal["train", "heldout", "all"]
+Role = Literal["train", "heldout"]
 
 HELDOUT_FRACTION = 0.05
-HELDOUT_FOLDERS = frozenset({"val", "heldout", "test"})
+FOLDER_ROLES: dict[str, Role] = {
+    "train": "train", "training": "train", "trainval": "train", "trn": "train",
+    "val": "heldout", "vali": "heldout", "valid": "heldout", "validate": "heldout", "validation": "heldout",
+    "dev": "heldout", "devel": "heldout", "development": "heldout", "eval": "heldout", "evaluation": "heldout",
+    "test": "heldout", "testing": "heldout", "tst": "heldout", "heldout": "heldout", "holdout": "heldout",
+}  # fmt: skip
+"""What a folder of this name holds, whatever its case and with or without `_FILLERS` and digits around it."""
+_FILLERS = frozenset({"set", "sets", "data", "dataset", "image", "images", "img", "imgs", "photos", "pictures"})
 FULL_CHECK_BYTES = 256 * 2**20
+FULL_CHECK_FILES = 5_000
 SAMPLE_BYTES = 64 * 2**10
+SETTLED_SECONDS = 2.0
+"""A file changed less long ago may change again without another time, so that it is checked anew."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +50,14 @@ class ImageSource:
         labels: the classes of these images, sorted, each once; empty where nothing is labelled.
         fingerprint: SHA-256, in hexadecimal, over name, size and content hash of each image.
         skipped: what was found but is not used: unreadable images, links, refused archive members.
+        notes: what else a person should know, a line each.
     """
 
     refs: tuple[ImageRef, ...]
     labels: tuple[str, ...]
     fingerprint: str
     skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of images."""
@@ -55,6 +74,7 @@ class _Candidates:
 
     refs: tuple[ImageRef, ...]
     still_to_split: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,29 +83,33 @@ class _CheckedImages:
     unreadable: tuple[Skipped, ...]
 
 
-def open_source(spec: str | Path, split: Split = "all", max_unreadable: float = 0.01) -> ImageSource:
+def open_source(
+    spec: str | Path, split: Split = "all", max_unreadable: float = 0.01, names_encoding: str | None = None
+) -> ImageSource:
     """List and check the images of a source.
 
     Labels are the names of the first-level folders; images directly in the root have none. `heldout` is 5 %
-    of the images by a hash of the name (at least one of two), `train` the rest; but where the root has
-    folders `train` and one of `val`, `heldout`, `test`, those are the splits, the labels are the folders
-    inside them, and images elsewhere are only in `all`. `builtin:photos` is split by scene.
+    of the images by a hash of the name (at least one of two), `train` the rest; but where there are folders for
+    training and held-out ones, such as `Train` and `validation`, those are the splits, and images elsewhere are only
+    in `all`. They may stand in the root, in the one folder that encloses everything, or below each label; they are
+    never labels themselves. `builtin:photos` is split by scene.
 
     Args:
         spec: a folder, a zip file, or `builtin:photos`.
         split: which part.
         max_unreadable: largest fraction of images (0 to 1) that may be unreadable and is skipped. It is
             strict with few files: one bad image of ten is 10 %.
+        names_encoding: code page of the names in a zip that does not say it, such as cp866.
 
     Raises:
-        DataError: if there is no such source, no image in it, or too many are unreadable.
-        ConfigError: if `split` or `max_unreadable` is out of range.
+        DataError: if there is no such source, no image in it, none in the split, or too many are unreadable.
+        ConfigError: if `split`, `max_unreadable` or `names_encoding` is out of range.
     """
     if split not in ("train", "heldout", "all"):
         raise ConfigError(f"split is {split!r}, but must be 'train', 'heldout' or 'all'")
     if not 0.0 <= max_unreadable <= 1.0:
         raise ConfigError(f"max_unreadable is {max_unreadable}, but must be a fraction from 0 to 1")
-    listing = _list_images(spec)
+    listing = _list_images(spec, names_encoding)
     if not listing.refs:
         raise _explain_no_images(spec, listing.skipped)
     candidates = _choose_candidates(spec, listing.refs, split)
@@ -98,22 +122,33 @@ def open_source(spec: str | Path, split: Split = "all", max_unreadable: float = 
         raise DataError(f"{str(spec)!r}: the {split} split has no image; add images or use all of them")
     labels = tuple(sorted({ref.label for ref in good if ref.label is not None}))
     fingerprint = _fingerprint((ref, checked.hashes[ref]) for ref in good)
-    return ImageSource(good, labels, fingerprint, listing.skipped + checked.unreadable)
+    notes = listing.notes + candidates.notes + _note_similar_labels(labels)
+    return ImageSource(good, labels, fingerprint, listing.skipped + checked.unreadable, notes)
+
+
+def folder_role(folder: str) -> Role | None:
+    """What the name of a folder says that it holds, as `Train`, `VALID`, `held-out`, `val2017` and `test_set` do."""
+    words = [word for word in re.split(r"[\W\d_]+", folder.casefold()) if word and word not in _FILLERS]
+    return FOLDER_ROLES.get("".join(words).removesuffix("set"))
 
 
 def _is_builtin(spec: str | Path) -> bool:
     return str(spec).startswith("builtin:")
 
 
-def _list_images(spec: str | Path) -> Listing:
+def _list_images(spec: str | Path, names_encoding: str | None) -> Listing:
     if _is_builtin(spec):
         return Listing(list_builtin(str(spec).removeprefix("builtin:")), ())
+    if not str(spec).strip():
+        raise DataError(
+            "the data is an empty name; pass a folder, a .zip or builtin:photos ('.' is the current folder)"
+        )
     path = Path(spec)
     try:
         if path.is_dir():
             return list_folder(path)
         if path.is_file() and path.suffix.lower() == ".zip":
-            return list_zip(path)
+            return list_zip(path, names_encoding)
         exists = path.exists()
     except (OSError, ValueError) as error:  # a name too long, a NUL, a folder without rights
         raise DataError(f"{str(spec)!r}: cannot be opened; pass a folder, a .zip or builtin:photos") from error
@@ -126,19 +161,80 @@ def _choose_candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Spli
         heldout = split == "heldout"
         kept = tuple(ref for ref in refs if split == "all" or (ref.label in HELDOUT_SCENES) == heldout)
         return _Candidates(kept, still_to_split=False)
-    tops = {ref.name.split("/")[0] for ref in refs if "/" in ref.name}
-    has_folders = "train" in tops and not tops.isdisjoint(HELDOUT_FOLDERS)
-    labelled = tuple(replace(ref, label=_choose_label(ref.name.split("/"), has_folders)) for ref in refs)
-    if split == "all" or not has_folders:
-        return _Candidates(labelled, still_to_split=split != "all")
-    folders = HELDOUT_FOLDERS if split == "heldout" else frozenset({"train"})
-    kept = tuple(ref for ref in labelled if "/" in ref.name and ref.name.split("/")[0] in folders)
+    folders = {ref: tuple(ref.name.split("/")[:-1]) for ref in refs}
+    depth = _find_split_depth(set(folders.values()))
+    if depth is None:
+        return _without_split(spec, folders, split)
+    enclosing = _count_enclosing(folders.values())
+    roles = {ref: folder_role(parts[depth]) if len(parts) > depth else None for ref, parts in folders.items()}
+    # `cat/train/a.png` has its label above, `train/cat/a.png` below.
+    labels = {ref: _first((*parts[enclosing:depth], *parts[depth + 1 :])) for ref, parts in folders.items()}
+    labels |= {ref: _first(parts) for ref, parts in folders.items() if roles[ref] is None}
+    kept = tuple(replace(ref, label=labels[ref]) for ref in refs if split in ("all", roles[ref]))
+    elsewhere = [ref.name for ref in refs if roles[ref] is None]
+    note = f"{len(elsewhere)} images lie in none of the folders for training and held-out images, and are not used"
+    notes = (f"{note}: the first is {elsewhere[0]!r}",) if elsewhere and split != "all" else ()
+    return _Candidates(kept, still_to_split=False, notes=notes)
+
+
+Folders = tuple[str, ...]
+
+
+def _count_enclosing(folders: Iterable[Folders]) -> int:
+    """How many folders all images lie in."""
+    known = set(folders)
+    return sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*known, strict=False)))
+
+
+def _find_split_depth(folders: set[Folders]) -> int | None:
+    """Where folders for training and held-out ones stand side by side: first in what encloses all, or one below."""
+    enclosing = _count_enclosing(folders)
+    for depth in (enclosing, enclosing + 1):
+        roles = {folder_role(parts[depth]) for parts in folders if len(parts) > depth}
+        if {"train", "heldout"} <= roles:
+            return depth
+    return None
+
+
+def _without_split(spec: str | Path, folders: dict[ImageRef, Folders], split: Split) -> _Candidates:
+    """The images of a source without folders of both roles, to be split by hash.
+
+    One folder for training that holds everything stands for its content. A held-out folder without one for training
+    is no label, and is not trained on.
+    """
+    tops = {parts[0] for parts in folders.values() if parts}
+    heldout = sorted(top for top in tops if folder_role(top) == "heldout")
+    if heldout and split == "train":
+        raise DataError(
+            f"{str(spec)!r}: {heldout[0]!r} is the name of a folder of held-out images, but no folder 'train' is "
+            "beside it; put the training images in a folder 'train', or rename it if it is a label"
+        )
+    inside = set(heldout) if heldout else {top for top in tops if len(tops) == 1 and folder_role(top) == "train"}
+    labelled = {
+        ref: replace(ref, label=_first(parts[1:]) if _first(parts) in inside else _first(parts))
+        for ref, parts in folders.items()
+    }
+    if not heldout or split == "all":
+        return _Candidates(tuple(labelled.values()), still_to_split=split != "all")
+    kept = tuple(labelled[ref] for ref, parts in folders.items() if _first(parts) in inside)
     return _Candidates(kept, still_to_split=False)
 
 
-def _choose_label(parts: list[str], has_folder_split: bool) -> str | None:
-    depth = 1 if has_folder_split and parts[0] in HELDOUT_FOLDERS | {"train"} else 0
-    return parts[depth] if len(parts) > depth + 1 else None
+def _first(parts: Folders) -> str | None:
+    return parts[0] if parts else None
+
+
+def _note_similar_labels(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels that differ in case alone: one class on some systems, two on others."""
+    groups = defaultdict(list)
+    for label in labels:
+        groups[label.casefold()].append(label)
+    return tuple(
+        f"labels {' and '.join(map(repr, group))} differ in case alone and are {len(group)} classes; "
+        "rename the folders if they are one"
+        for group in groups.values()
+        if len(group) > 1
+    )
 
 
 def _split_by_hash(refs: tuple[ImageRef, ...], split: Split) -> tuple[ImageRef, ...]:
@@ -157,15 +253,25 @@ def _rank(ref: ImageRef) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+_checked: dict[object, str] = {}
+"""Hash by stamp of the file and by how it was checked, of this process."""
+
+
 def _check_images(refs: tuple[ImageRef, ...]) -> _CheckedImages:
-    is_full = sum(ref.size for ref in refs) <= FULL_CHECK_BYTES
+    is_full = sum(ref.size for ref in refs) <= FULL_CHECK_BYTES and len(refs) <= FULL_CHECK_FILES
     hashes: dict[ImageRef, str] = {}
     unreadable: list[Skipped] = []
+    settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
     for ref in refs:
+        key = (ref.stamp, is_full, ref.size <= SAMPLE_BYTES)
         try:
-            hashes[ref] = _hash_whole(ref) if is_full else _hash_sample(ref)
+            known = _checked.get(key) if ref.stamp else None
+            hashes[ref] = known or (_hash_whole(ref) if is_full else _hash_sample(ref))
         except DataError as error:
             unreadable.append(Skipped(ref.name, str(error).removeprefix(f"{ref.name!r}: ")))
+            continue
+        if ref.stamp and ref.stamp.changed_ns < settled:
+            _checked[key] = hashes[ref]
     return _CheckedImages(hashes, tuple(unreadable))
 
 
@@ -176,6 +282,11 @@ def _hash_whole(ref: ImageRef) -> str:
 
 
 def _hash_sample(ref: ImageRef) -> str:
+    """Of the head and tail of a file; a small one is hashed whole, as if it had been decoded."""
+    if ref.size <= SAMPLE_BYTES:
+        data = ref.read_bytes()
+        open_header(io.BytesIO(data), ref.name)
+        return hashlib.sha256(data).hexdigest()
     with ref.stream() as stream:
         open_header(stream, ref.name)
         stream.seek(0)
@@ -196,7 +307,7 @@ def _refuse_unreadable(spec: str | Path, count: int, unreadable: tuple[Skipped, 
         return
     first = unreadable[0]
     share = f"{len(unreadable)} of {count} images cannot be read, limit {100 * max_unreadable:.3g} %"
-    remedy = "or raise max_unreadable to go on without them"
+    remedy = "or raise --max-unreadable to go on without them"
     raise DataError(f"{str(spec)!r}: {share}; first {first.name!r}: {first.reason}, {remedy}")
 
 
@@ -205,4 +316,4 @@ def _explain_no_images(spec: str | Path, skipped: tuple[Skipped, ...]) -> DataEr
     if skipped:
         first = skipped[0]
         remedy = f"{len(skipped)} refused, first {first.name!r}: {first.reason}"
-    return DataError(f"{str(spec)!r}: holds no images (PNG, JPEG, WEBP, BMP, TIFF, GIF, PPM); {remedy}")
+    return DataError(f"{str(spec)!r}: holds no images ({', '.join(FORMATS)}); {remedy}")

@@ -24,6 +24,7 @@ Source of the estimator: Hutchinson, Communications in Statistics 19(2), 1990.
 """
 
 import math
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -425,10 +426,12 @@ class Model:
         denoiser = self._denoiser()
         if label is None:
             return explain_lack_of_memory(make_denoise(denoiser, None, guidance))
-        if label not in self.labels:
-            known = f"choose one of {', '.join(self.labels)}" if self.labels else "leave --label out"
-            raise ConfigError(f"label is {label!r}, which {self.path} does not know: {known}")
-        return explain_lack_of_memory(make_denoise(denoiser, torch.tensor([self.labels.index(label)]), guidance))
+        known = [unicodedata.normalize("NFC", one) for one in self.labels]
+        composed = unicodedata.normalize("NFC", label)  # a file system or keyboard may write one letter as two
+        if composed not in known:
+            remedy = f"choose one of {', '.join(self.labels)}" if self.labels else "leave --label out"
+            raise ConfigError(f"label is {label!r}, which {self.path} does not know: {remedy}")
+        return explain_lack_of_memory(make_denoise(denoiser, torch.tensor([known.index(composed)]), guidance))
 
     def _temperature(self, settings: SamplerSettings, mask: Tensor | None) -> float | Tensor:
         """The sampler's temperature: 0 without a learned variance, and with a mask one for each place, `[1,1,h,w]`."""

@@ -1,0 +1,279 @@
+"""What people's files, names, folders and machines really do: the rows from F40 on.
+
+Each row is a kind of fault that was found in the field, tried on inputs that it was not found with.
+"""
+
+import os
+import unicodedata
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import field
+import images
+import numpy as np
+import pytest
+from PIL import Image
+
+from jeppa.cli import run as command_line
+from jeppa.data import open_source, read_pixels, sources
+from jeppa.errors import ConfigError, DataError, JeppaError
+
+Seen = Callable[[str], None]
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def refusal(work: Callable[[], object], kind: type[JeppaError] = DataError) -> str:
+    """The one line that `work` is refused with."""
+    with pytest.raises(kind) as caught:
+        work()
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def exit_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a command that ends with exit code 2."""
+    capsys.readouterr()
+    assert command_line(arguments) == 2, capsys.readouterr()
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def put(root: Path, *names: str) -> Path:
+    """Small good pictures, all different, under these names."""
+    for seed, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(images.encoded(Image.fromarray(images.photo(8, seed))))
+    return root
+
+
+def pack(path: Path, *names: bytes, flag: int = 0) -> Path:
+    """A zip of small pictures whose names are these bytes, which it says are UTF-8 if `flag` is 0x800."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for seed, name in enumerate(names):
+            stand_in = f"{seed:06}".ljust(len(name), "x")
+            archive.writestr(stand_in, images.encoded(Image.fromarray(images.photo(8, seed))))
+    content = path.read_bytes()
+    for seed, name in enumerate(names):
+        content = content.replace(f"{seed:06}".ljust(len(name), "x").encode(), name)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("train", "heldout"),
+    [
+        ("Train", "Validation"), ("TRAIN", "VALID"), ("training", "dev"), ("train2017", "val2017"),
+        ("Training_Set", "Test Set"), ("train", "held-out"), ("trainval", "TEST"), ("train_images", "Eval"),
+    ],
+)  # fmt: skip
+def test_F40_split_folders(train: str, heldout: str, tmp_path: Path, seen: Seen) -> None:
+    """Folders for training and held-out images are known whatever their case, and are never classes.
+
+    Red when the names are compared as they are. They stand in the root, in an enclosing folder, or below the labels.
+    """
+    for place, layout in enumerate(("{split}/{label}", "set/{split}/{label}", "{label}/{split}")):
+        root = tmp_path / str(place)
+        for split in (train, heldout):
+            for label in ("bus", "tram"):
+                folder = layout.format(split=split, label=label)
+                put(root, f"{folder}/{split}-a.png", f"{folder}/{split}-b.png")
+        for part, own in (("train", train), ("heldout", heldout)):
+            source = open_source(root, part)
+            assert source.labels == ("bus", "tram"), (layout, part)
+            assert len(source) == 4
+            assert all(f"{own}-" in ref.name for ref in source.refs)
+    seen(f"{train} and {heldout}: 3 layouts, labels bus and tram")
+
+
+def test_F40_held_out_folders_alone_are_refused(tmp_path: Path, seen: Seen) -> None:
+    """A held-out folder with none for training beside it is refused for training; a label named train is one.
+
+    Red when the folder becomes a class.
+    """
+    for name in ("Validation", "TEST", "dev"):
+        root = put(tmp_path / name, "cat/a.png", "cat/b.png", f"{name}/c.png")
+        line = refusal(lambda root=root: open_source(root, "train"))
+        assert repr(name) in line
+        assert "'train'" in line
+        assert [ref.name for ref in open_source(root, "heldout").refs] == [f"{name}/c.png"]
+    vehicles = put(tmp_path / "vehicles", *(f"{label}/{i}.png" for label in ("bus", "train") for i in range(4)))
+    assert open_source(vehicles, "train").labels == ("bus", "train")
+    inside = put(tmp_path / "inside", "Train/bus/a.png", "Train/tram/b.png")
+    assert open_source(inside).labels == ("bus", "tram")
+    elsewhere = put(tmp_path / "elsewhere", "train/bus/a.png", "VAL/bus/b.png", "spare/c.png")
+    assert "'spare/c.png'" in open_source(elsewhere, "train").notes[0]
+    seen(line)
+
+
+def test_F41_camera_raw(tmp_path: Path, seen: Seen) -> None:
+    """Camera raw is refused as what it is, whatever its maker and order of bytes; a plain or layered TIFF is read.
+
+    Red when the first picture of a TIFF is taken for the picture.
+    """
+    lines = []
+    for name, content, word in field.raws():
+        line = refusal(lambda content=content, name=name: read_pixels(content, name))
+        assert word in line, name
+        assert "develop it first" in line
+        lines.append(line)
+    grey = np.zeros((300, 400), np.uint8)
+    pages = images.encoded(Image.fromarray(grey), "TIFF", save_all=True, append_images=[Image.fromarray(grey[:75])])
+    smaller = {254: 1, 256: 4, 257: 3, 258: 8, 259: 1, 262: 1, 273: 0, 279: 0}
+    pyramid = field.tiff(16, 16, (8,), 1, bytes(256), sub=smaller)
+    assert read_pixels(pages).shape == (300, 400, 3)
+    assert read_pixels(pyramid).shape == (16, 16, 3)
+    seen(f"{len(lines)} refused, such as: {lines[0]}; pages and a pyramid are read")
+
+
+@pytest.mark.parametrize("language", ["", ".ru"])
+def test_F42_depth_polarity_transparency(language: str, seen: Seen) -> None:
+    """Each mode of TIFF, BMP, PNG and PGM becomes what the table in the docs says, within a level.
+
+    Red, each for its own file, without the scale of 12 bits, without the turn of "white is 0", without the look at an
+    unused alpha, and with Pillow's own keys of transparency.
+    """
+    text = (DOCS / f"files{language}.md").read_text(encoding="utf-8")
+    worst, made, listed = 0.0, set(), 0
+    for name, content, expected in field.modes():
+        pixels = read_pixels(content, name)
+        difference = np.abs(pixels - np.asarray(expected, float)).max()
+        assert difference <= (4.0 if name == "TIFF: Lab" else 1.0), (name, difference)
+        worst, made = max(worst, difference), made | {name}
+    for name, content, word in field.refused_modes():
+        assert word in refusal(lambda content=content, name=name: read_pixels(content, name)), name
+        made.add(name)
+    rows = [line for line in text.splitlines() if line.startswith(("| TIFF", "| BMP", "| PNG", "| P"))]
+    listed = len(rows)
+    assert listed == len(made), (listed, sorted(made))
+    if not language:
+        assert {": ".join(cell.strip() for cell in row.split("|")[1:3]) for row in rows} == made
+    seen(f"{len(made)} rows of the table, at most {worst:.1f} levels off")
+
+
+def test_F43_kinds_that_are_not_read(tmp_path: Path, seen: Seen, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pictures of kinds that are not read are counted, listed and in the 1 % rule.
+
+    Red when a file is a picture only if its suffix is among those that are read.
+    """
+    kinds = list(field.foreign())
+    for name, content in kinds:
+        root = put(tmp_path / f"with-{name}" / "photos", "a.png", "b.png", "c.png")
+        (root / name).write_bytes(content)
+        line = refusal(lambda root=root: open_source(root))
+        assert "1 of 4 images" in line, name
+        assert repr(name) in line
+        assert "not read" in line, line
+        source = open_source(root, max_unreadable=0.3)
+        assert [one.name for one in source.skipped] == [name]
+    (tmp_path / "texts").mkdir()
+    put(tmp_path / "texts", "a.png")
+    for name, content in (("notes.txt", b"words"), ("film.mp4", b"\0\0\0\x18ftypisom"), ("paper.pdf", images.PDF)):
+        (tmp_path / "texts" / name).write_bytes(content)
+    assert len(open_source(tmp_path / "texts")) == 1
+    seen(f"{len(kinds)} kinds, such as: {line}")
+
+
+def test_F44_names_in_a_code_page(tmp_path: Path, seen: Seen) -> None:
+    """Zips with names in a code page: right with the encoding, told without it; UTF-8 without a mark is known.
+
+    Red when `zipfile` decodes the names.
+    """
+    words = {
+        "cp866": ("кошки", "собаки"),
+        "cp932": ("ねこ表", "いぬ"),
+        "gbk": ("照片", "风景"),
+        "cp1252": ("été", "köln"),
+    }
+    lines = []
+    for encoding, labels in words.items():
+        path = pack(
+            tmp_path / f"{encoding}.zip", *(f"{label}/{i}.png".encode(encoding) for label in labels for i in "ab")
+        )
+        source = open_source(path, names_encoding=encoding)
+        assert source.labels == tuple(sorted(labels))
+        assert all(ref.read_pixels().shape == (8, 8, 3) for ref in source.refs)
+        assert source.notes == ()
+        lines += open_source(path).notes
+        assert "--names-encoding" in lines[-1]
+    assert "cp866" in lines[0]
+    assert "кошки" in lines[0]
+    unmarked = pack(tmp_path / "mac.zip", *(f"{label}/{i}.png".encode() for label in ("ёлка", "дом") for i in "ab"))
+    source = open_source(unmarked)
+    assert source.labels == ("дом", "ёлка")
+    assert source.notes == ()
+    assert "not known" in refusal(lambda: open_source(unmarked, names_encoding="cp8666"), ConfigError)
+    broken = pack(tmp_path / "broken.zip", b"\xe9t\xe9/a.png", b"b/b.png")
+    assert "not in utf-8" in refusal(lambda: open_source(broken, names_encoding="utf-8"), ConfigError)
+    seen(lines[0])
+
+
+def test_F45_backslashes_forms_and_case_of_names(tmp_path: Path, seen: Seen) -> None:
+    """Backslashes are slashes, NFD is NFC, and labels that differ in case alone are told.
+
+    Red when names are taken as they lie in the archive or on the disk.
+    """
+    back = open_source(pack(tmp_path / "back.zip", rb"root\bus\a.png", rb"root\tram\b.png", rb"root\bus\deep\c.png"))
+    assert [ref.name for ref in back.refs] == ["bus/a.png", "bus/deep/c.png", "tram/b.png"]
+    assert back.labels == ("bus", "tram")
+    folders = [open_source(put(tmp_path / form, *(unicodedata.normalize(form, name) for name in (
+        "йогурт/ёж.png", "café/ñandú.png", "각/가.png"
+    )))) for form in ("NFC", "NFD")]  # fmt: skip
+    assert folders[0].labels == folders[1].labels
+    assert folders[0].fingerprint == folders[1].fingerprint
+    assert all(ref.read_pixels().shape == (8, 8, 3) for ref in folders[1].refs)
+    for number, pair in enumerate((("Cat", "cat"), ("STRASSE", "straße"), ("Ёж", "ёж"))):
+        source = open_source(put(tmp_path / f"case{number}", *(f"{label}/{label}.png" for label in pair)))
+        assert "differ in case alone" in source.notes[0]
+        assert len(source.labels) == 2
+    seen(source.notes[0])
+
+
+def test_F46_odd_headers_say_what_they_are(seen: Seen) -> None:
+    """12-bit and lossless JPEG, and stray bytes before a header, are named.
+
+    Red when all of them are "damaged or none of".
+    """
+    good = images.encoded(Image.fromarray(images.photo(32)), "JPEG")
+    start = good.index(b"\xff\xc0")
+    deep = good[: start + 4] + b"\x0c" + good[start + 5 :]
+    late = good[:2] + b"\xff\xed\x40\x00" + bytes(0x3FFE) + deep[2:]
+    extended = deep.replace(b"\xff\xc0", b"\xff\xc1", 1)
+    lossless = good.replace(b"\xff\xc0", b"\xff\xc3", 1)
+    lines = [refusal(lambda content=content: read_pixels(content)) for content in (deep, late, extended, lossless)]
+    assert all("12-bit JPEG" in line and "convert it" in line for line in lines[:3])
+    assert "lossless JPEG" in lines[3]
+    for stray, kind in (
+        (b"\r\n", "PNG"),
+        (b"\xef\xbb\xbf", "GIF"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "JPEG"),
+        (b"\0", "WEBP"),
+    ):
+        content = stray + images.encoded(Image.fromarray(images.photo()), kind)
+        lines.append(refusal(lambda content=content: read_pixels(content)))
+        assert f"a {kind} behind {len(stray)} stray bytes" in lines[-1]
+    seen(f"{lines[0]}; {lines[-1]}")
+
+
+def test_F47_a_second_opening_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
+    """What was checked is not decoded again in the same process, unless its name, size or time changed.
+
+    Red when every opening decodes everything, and when a file that was edited is taken for known.
+    """
+    decoded: list[str] = []
+    own = sources.read_pixels
+    monkeypatch.setattr(sources, "read_pixels", lambda data, name: decoded.append(name) or own(data, name))
+    monkeypatch.setattr(sources, "SETTLED_SECONDS", 0.0)
+    root = put(tmp_path / "photos", *(f"{index}.png" for index in range(20)))
+    first = open_source(root)
+    assert len(decoded) == 20
+    parts = [open_source(root, part) for part in ("train", "heldout", "all")]
+    assert len(decoded) == 20
+    assert parts[2].fingerprint == first.fingerprint
+    (root / "3.png").write_bytes(images.encoded(Image.fromarray(images.photo(8, 99))))
+    os.utime(root / "3.png", ns=(1, 1))
+    assert open_source(root).fingerprint != first.fingerprint
+    assert decoded[20:] == ["3.png"]
+    seen(f"{len(decoded)} pictures decoded in 5 openings of 20, one of them edited")
