@@ -129,7 +129,7 @@ def test_ancestral_step_from_pure_noise_is_finite_at_every_alpha_bar() -> None:
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_a_picture_does_not_depend_on_its_batch(eta: float) -> None:
-    """Red when `_noise` draws the whole batch from the first generator."""
+    """Red when `_draw_noise` draws the whole batch from the first generator."""
 
     def draw(seeds: list[int]) -> Tensor:
         generators = generators_for(seeds)
