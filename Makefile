@@ -25,7 +25,7 @@ test: .venv/dev-installed
 slow: .venv/dev-installed
 	$(PYTEST) -m slow
 
-# The studio in Chromium, with screenshots in build/studio; axe-core comes from npm, where there is one.
+# The studio in Chromium (apt-get install chromium), with screenshots in build/studio; axe-core comes from npm, if it is there.
 browser: .venv/dev-installed
 	command -v npm > /dev/null && npm install --silent --no-save --prefix build/axe axe-core@4.14.1 || true
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/studio
