@@ -51,10 +51,10 @@ class VAEConfig(Settings):
     """Architecture of a `HeteroscedasticVAE`: an autoencoder and the sigma head beside it."""
 
     architecture: Architecture = Field(
-        "kl", description="kl is diffusers' AutoencoderKL; pyramid has no norms, and a linear path beside its net."
+        "kl", description="kl is diffusers' AutoencoderKL; pyramid has a linear path beside its net and no group norm."
     )
     pixel_unshuffle: Literal[1, 2, 4, 8] = Field(
-        description="Pixels a side that the first layer sees as one; 1 is the plain AutoencoderKL."
+        description="Side in pixels of the blocks that the first layer takes as one; 1 is the plain AutoencoderKL."
     )
     block_out_channels: tuple[Width, ...] = Field(max_length=4, description="Width of each resolution level.")
     layers_per_block: int = Field(ge=1, le=MAX_LAYERS, description="Residual blocks at each level.")
@@ -102,7 +102,7 @@ class TextureConfig(Settings):
 
     channels: int = Field(64, ge=8, le=MAX_WIDTH, description="Width of the texture head.")
     blocks: int = Field(3, ge=0, le=MAX_LAYERS, description="Residual blocks of the texture head.")
-    noise_channels: int = Field(4, ge=1, le=256, description="Random numbers for each place of the texture head.")
+    noise_channels: int = Field(4, ge=1, le=256, description="Random numbers that the texture head gets at each place.")
 
 
 class DenoiserConfig(Settings):
@@ -117,7 +117,7 @@ class DenoiserConfig(Settings):
         None, ge=1, le=MAX_CLASSES, description="Number of labels; None for an unconditional model."
     )
     patch: Literal[1, 2, 4] = Field(
-        1, description="Cells a side of the latent that the net sees as one; 2 makes it four times cheaper."
+        1, description="Side of the blocks of the latent that the net takes as one; 2 makes it four times cheaper."
     )
     variance_channels: int = Field(48, ge=1, le=MAX_WIDTH, description="Width of the variance head.")
 
@@ -138,46 +138,46 @@ class DataConfig(Settings):
     resolution: int = Field(64, ge=8, le=MAX_SIDE, multiple_of=8, description="Side of a training crop in pixels.")
     sizes: int = Field(
         3, ge=1, le=4,
-        description="Train a VAE on crops of 1, 2, 4, ... times the resolution, this many sizes in turn.",
+        description="Train a VAE on crops of 1, 2, 4, ... times the resolution, this many sizes in turn."
     )  # fmt: skip
     min_view: float = Field(
         0.0, ge=0.0, le=1.0,
-        description="Least share of an image's short side that a crop covers; 0 goes down to native pixels.",
+        description="Least share of an image's short side that a crop covers; 0 goes down to native pixels."
     )  # fmt: skip
     flip: bool = Field(True, description="Mirror half of the crops.")
     colour_jitter: float = Field(
         0.0, ge=0.0, le=1.0,
-        description="Random change of colours; for few images, whose colours would be learned by heart.",
+        description="Strength of random changes of colour, so that the colours of few images are not memorised."
     )  # fmt: skip
     patterns: float = Field(
         0.0, ge=0.0, le=1.0,
-        description="Share of crops drawn instead of cut: plain colours, gradients, stripes, nets and strokes.",
+        description="Share of crops drawn instead of cut: plain colours, gradients, stripes, nets and strokes."
     )  # fmt: skip
-    workers: int = Field(0, ge=0, le=64, description="Processes that read images beside the training one.")
+    workers: int = Field(0, ge=0, le=64, description="Processes that read images for the training process.")
     cache_megabytes: int = Field(
-        2048, ge=0, description="Memory for decoded images, shared out among the workers; 0 decodes them anew."
+        2048, ge=0, description="Memory for decoded images, divided among the workers; 0 keeps none of them."
     )
 
 
 class OptimConfig(Settings):
-    """How long and how fast to train, and how often to say and save something."""
+    """How long and how fast to train, and how often to log and to save."""
 
     steps: int = Field(2000, ge=1, le=MAX_COUNT, description="Optimizer steps.")
     batch_size: int = Field(8, ge=1, le=MAX_COUNT, description="Images in a step.")
     micro_batch: int | None = Field(
         None, ge=1, le=MAX_COUNT,
-        description="Images computed at a time, to save memory; the step stays that of the whole batch. Larger crops "
-        "count by their pixels, but one at least is taken.",
+        description="Images computed at a time, to save memory; the result of the step is that of the whole batch. Of "
+        "larger crops fewer are computed at a time, but at least one.",
     )  # fmt: skip
     learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Peak learning rate of AdamW.")
     warmup_steps: int = Field(100, ge=0, le=MAX_COUNT, description="Steps of linear warm-up before the cosine decay.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest gradient norm, for each optimizer group.")
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the averaged weights.")
     precision: Annotated[Precision, BeforeValidator(lambda value: "exact" if value == "fp32" else value)] = Field(
-        "auto", description="auto measures at the start; exact is fp32 in the default layout; bf16 is taken as it is."
+        "auto", description="auto measures what is fastest; exact is fp32 in the default layout; bf16 is not measured."
     )
     gradient_checkpointing: bool = Field(
-        False, description="Compute activations anew on the way back: less memory, about a third more time."
+        False, description="Compute activations again in the backward pass: less memory, about a third more time."
     )
     log_every: int = Field(20, ge=1, le=MAX_COUNT, description="Steps between lines of log.jsonl.")
     sample_every: int = Field(500, ge=1, le=MAX_COUNT, description="Steps between sample sheets.")
@@ -195,21 +195,21 @@ class VAERun(Settings):
     likelihood: Likelihood = Field("faithful", description="How the decoder's variance is learned.")
     frozen: Literal["encoder", "mean"] | None = Field(
         None,
-        description="What stays of the VAE that training starts from: its encoder, so that denoisers of its latents "
-        "still fit, or encoder and mean, so that the sigma head alone learns.",
+        description="What stays frozen of the VAE that training starts from: its encoder, so that denoisers of its "
+        "latents still fit, or encoder and mean, so that only the sigma head learns.",
     )
     beta: float = Field(1.0, ge=0.0, description="Weight of the KL term; 1 is the evidence lower bound.")
     rate: float | None = Field(
-        None, gt=0.0, description="Bits a dimension that the latent may cost; beta follows. None keeps beta as it is."
+        None, gt=0.0, description="Bits per dimension that the latent may cost; beta adapts to it. None keeps beta."
     )
     kl_warmup_steps: int = Field(
         0, ge=0, le=MAX_COUNT, description="Steps in which the weight of the KL term rises from 0."
     )
     free_bits: float = Field(
-        0.0, ge=0.0, description="Bits of each latent channel at each place that the KL term does not press on."
+        0.0, ge=0.0, description="Bits of each latent channel at each place that the KL term does not penalise."
     )
     perceptual: float = Field(
-        0.0, ge=0.0, description="Weight of the LPIPS (AlexNet) of the mean beside the nats of a dimension."
+        0.0, ge=0.0, description="Weight of the LPIPS (AlexNet) of the mean in the loss, in nats per dimension."
     )
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
@@ -233,7 +233,7 @@ class VAERun(Settings):
     def _something_learns(self) -> Self:
         if self.frozen == "mean" and self.perceptual > 0.0:
             raise ValueError(
-                "frozen: mean leaves nothing but the sigma head to learn, but perceptual is of the mean: leave one of "
+                "frozen: mean leaves nothing but the sigma head to learn, but perceptual trains the mean: leave one of "
                 "them out"
             )
         return self
@@ -255,7 +255,7 @@ class DiffusionRun(Settings):
     prediction: PredictionKind = Field("v_prediction", description="What the net predicts: v, the noise or x0.")
     variance: bool = Field(True, description="Learn the variance of the prediction too; the prediction stays the same.")
     denoiser: str | None = Field(
-        None, description="Run folder of a trained denoiser, which is kept as it is: only the variance head learns."
+        None, description="Run folder of a trained denoiser, which stays frozen: only the variance head learns."
     )
     classes: bool = Field(False, description="Condition on the labels (sub-folder names).")
     label_dropout: float = Field(
@@ -284,19 +284,19 @@ class TextureRun(Settings):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order and noise.")
     vae: str = Field(description="Run folder, exported folder or shipped name of the VAE, which stays as it is.")
     model: TextureConfig = TextureConfig()
-    k: float = Field(1.5, gt=0.0, le=10.0, description="How many sigma a pixel may leave the mean by in training.")
+    k: float = Field(1.5, gt=0.0, le=10.0, description="Largest distance of a pixel from the mean, in units of sigma.")
     perceptual: float = Field(1.0, ge=0.0, description="Weight of LPIPS (AlexNet) of the textured picture.")
-    adversarial: float = Field(0.05, ge=0.0, description="Weight of the discriminator's verdict.")
+    adversarial: float = Field(0.05, ge=0.0, description="Weight of the adversarial loss of the discriminator.")
     fidelity: float = Field(0.05, ge=0.0, description="Weight of the squared error over the variance.")
     discriminator_channels: int = Field(64, ge=8, le=MAX_WIDTH, description="Width of the discriminator.")
-    replay: int = Field(128, ge=0, le=4096, description="Older crops that the discriminator is shown again.")
+    replay: int = Field(128, ge=0, le=4096, description="Older textured crops that are kept for the discriminator.")
     data: DataConfig = DataConfig(sizes=1)
     optim: OptimConfig = OptimConfig(batch_size=16)
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> Self:
         if self.perceptual == self.adversarial == 0.0:
-            raise ValueError("perceptual and adversarial are both 0: nothing asks for texture")
+            raise ValueError("perceptual and adversarial are both 0, so nothing would teach texture: set one above 0")
         if self.data.resolution < LPIPS_SIDE:
             raise ValueError(f"texture needs crops of at least {LPIPS_SIDE} pixels, not {self.data.resolution}")
         return self
@@ -382,13 +382,13 @@ class SamplerSettings(DDIMSettings):
     guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is none.")
     variance: Variance = Field(
         VARIANCE,
-        description="learned: each step draws what the denoiser does not know of its estimate; none: plain DDIM.",
+        description="learned: each step draws noise of the variance that the denoiser predicts; none: plain DDIM.",
     )
     temperature: float = Field(
-        1.0, description="Factor of the learned deviation: 0 is plain DDIM, 1 the optimal variance."
+        1.0, description="Factor of the learned standard deviation: 0 is plain DDIM, 1 the optimal variance."
     )
     last_draw: bool = Field(
-        False, description="Draw the learned variance in the last step too, which leaves its noise in the picture."
+        False, description="Draw noise in the last step too, which leaves it visible in the picture."
     )
 
     @model_validator(mode="after")

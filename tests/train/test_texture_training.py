@@ -70,5 +70,5 @@ def test_each_net_learns_from_its_own_loss(config: TextureRun) -> None:
 def test_nothing_that_asks_for_texture_is_one_line(vae_folder: Path) -> None:
     from jeppa.errors import ConfigError
 
-    with pytest.raises(ConfigError, match="nothing asks for texture"):
+    with pytest.raises(ConfigError, match="nothing would teach texture"):
         parse(TextureRun, {"vae": str(vae_folder), "perceptual": 0.0, "adversarial": 0.0}, "test")

@@ -75,7 +75,7 @@ class HeteroscedasticVAE(nn.Module):
         self.vae: Net = build_net(config)
         self.arm = LIKELIHOODS[likelihood]
         self.sigma_head: SigmaHead | None = None
-        if self.arm.has_head:
+        if self.arm.variance == "head":
             self.sigma_head = SigmaHead(
                 config.block_out_channels[0],
                 config.pixel_unshuffle,
