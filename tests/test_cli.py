@@ -69,8 +69,10 @@ def test_a_missing_data_folder_is_one_line(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_folder_without_images_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "notes.txt").write_text("no picture")
-    assert "no images" in refused(["train", "vae", "--data", str(tmp_path), "--out", str(tmp_path / "run")], capsys)
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "notes.txt").write_text("no picture")
+    assert "no images" in refused(["train", "vae", "--data", str(data), "--out", str(tmp_path / "run")], capsys)
 
 
 def test_a_text_file_named_png_is_one_line(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]):

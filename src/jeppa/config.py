@@ -134,7 +134,7 @@ class DenoiserConfig(Settings):
 class DataConfig(Settings):
     """Which images, and how crops are cut from them."""
 
-    data: str = Field("builtin:photos", description="Folder, zip file or builtin:photos.")
+    data: str = Field("builtin:photos", min_length=1, description="Folder, zip file or builtin:photos.")
     resolution: int = Field(64, ge=8, le=MAX_SIDE, multiple_of=8, description="Side of a training crop in pixels.")
     sizes: int = Field(
         3, ge=1, le=4,
@@ -153,6 +153,12 @@ class DataConfig(Settings):
         0.0, ge=0.0, le=1.0,
         description="Share of crops drawn instead of cut: plain colours, gradients, stripes, nets and strokes."
     )  # fmt: skip
+    max_unreadable: float = Field(
+        0.01, ge=0.0, le=1.0, description="Largest share of images that may be unreadable and are left out."
+    )
+    names_encoding: str | None = Field(
+        None, description="Code page of the names in a zip that does not say it, such as cp866."
+    )
     workers: int = Field(0, ge=0, le=64, description="Processes that read images for the training process.")
     cache_megabytes: int = Field(
         2048, ge=0, description="Memory for decoded images, divided among the workers; 0 keeps none of them."

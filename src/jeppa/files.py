@@ -14,8 +14,10 @@
 import json
 import os
 import reprlib
+import secrets
 import stat
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NoReturn
@@ -187,15 +189,83 @@ _shown.maxstring = _shown.maxother = _shown.maxlong = MAX_SHOWN
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        flush(temporary)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = path.name + ".tmp"
+    with written_atomically(path, temporary if len(os.fsencode(temporary)) <= LONGEST_NAME else None) as draft:
+        draft.write_text(text, encoding="utf-8")
+        flush(draft)
     flush(path.parent)
+
+
+LONGEST_NAME = 255
+"""Bytes of a file's name, on most systems."""
+
+
+@contextmanager
+def written_atomically(path: Path, temporary: str | None = None) -> Iterator[Path]:
+    """A file to write, which becomes `path` at the end, or is removed if that fails.
+
+    It lies in the same folder, because `os.replace` is atomic only within one file system. Its name is short unless
+    given, because that of `path` may be as long as a name can be.
+    """
+    draft = path.with_name(temporary or f".{secrets.token_hex(8)}.tmp")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def check_out_file(out: Path) -> None:
+    """Refuse a file that could not be written at the end of the work; nothing is written yet.
+
+    Raises:
+        ConfigError: it is a folder, its name is too long, or its folder cannot be made or written to.
+    """
+    _check_name(out)
+    if out.is_dir():
+        raise ConfigError(f"{out}: is a folder, but a file is to be written; use for example --out {out / 'out.json'}")
+    _check_ancestor(out, out.parent)
+
+
+def check_out_folder(out: Path, data: str | Path | None = None) -> None:
+    """Refuse a folder that could not be made or written to; nothing is written yet.
+
+    Args:
+        out: the folder.
+        data: what is read; a folder must not hold `out`, or the pictures that are made would become its own.
+
+    Raises:
+        ConfigError: it is a file, lies in `data`, its name is too long, or it cannot be made or written to.
+    """
+    _check_name(out)
+    _check_ancestor(out, out)
+    if data is None or not Path(data).is_dir():
+        return
+    if out.resolve().is_relative_to(Path(data).resolve()):
+        raise ConfigError(
+            f"{out}: lies in {data}, whose pictures would be joined by those that are made; use an --out outside of it"
+        )
+
+
+def _check_name(out: Path) -> None:
+    try:
+        os.lstat(out)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # too long, a file among its folders, a NUL
+        reason = getattr(error, "strerror", None) or error
+        shown = str(out) if len(str(out)) <= LONGEST_NAME else shorten(str(out))
+        raise ConfigError(f"{shown}: cannot be written ({reason}); choose another --out") from None
+
+
+def _check_ancestor(out: Path, folder: Path) -> None:
+    """Whether `folder` can be written to, or made in the nearest folder above it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ConfigError(f"{out}: {folder} is not a folder; choose another --out")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{out}: {folder} cannot be written to (Permission denied); choose another --out")
 
 
 def flush(path: Path) -> None:

@@ -11,7 +11,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -36,7 +37,7 @@ from jeppa.data.images import (
 )
 from jeppa.diffusion import SamplerStep
 from jeppa.errors import ConfigError, DataError
-from jeppa.files import make_folder
+from jeppa.files import make_folder, written_atomically
 from jeppa.pipeline import DDIMSettings, Method, Model, SamplerSettings, batch_size_for, between, even_shares
 from jeppa.pipeline.model import preview
 
@@ -72,7 +73,8 @@ def shrink(square: Tensor | Pixels) -> Pixels:
 
 def write_animation(frames: Sequence[Pixels], path: Path, settings: MadeBy) -> None:
     """Write frames as a looping APNG, which is lossless."""
-    path.write_bytes(animation_bytes(frames, "PNG", settings))
+    with written_atomically(path) as draft:
+        draft.write_bytes(animation_bytes(frames, "PNG", settings))
 
 
 def animation_bytes(frames: Sequence[Pixels], kind: Literal["PNG", "GIF"], settings: MadeBy | None = None) -> bytes:
@@ -88,9 +90,17 @@ def animation_bytes(frames: Sequence[Pixels], kind: Literal["PNG", "GIF"], setti
 
 
 def reconstruct_files(
-    model: Model, input_path: Path, out: Path, temperature: float = 0.0, seed: int = 0, texture: float = 0.0
+    model: Model,
+    input_path: Path,
+    out: Path,
+    temperature: float = 0.0,
+    seed: int = 0,
+    texture: float = 0.0,
+    names_encoding: str | None = None,
 ) -> Iterator[str]:
     """Write reconstruction and sigma map of one image file, or of all in a folder or zip; yields a line for each.
+
+    An image of several that cannot be read, or whose files cannot be written, gets a line that says so.
 
     Args:
         model: with a VAE.
@@ -99,33 +109,52 @@ def reconstruct_files(
         temperature: if above 0, `.draw.png` is written too: the reconstruction plus a drawn residual of this size.
         seed: of the residual and of the texture; the same for every picture.
         texture: if above 0, `.texture.png` is written too: the reconstruction with texture of at most this many sigma.
+        names_encoding: code page of the names in a zip that does not say it.
 
     Raises:
         ConfigError: the temperature or the texture is negative or not finite, or the VAE has no texture head.
-        DataError: there is no image, or one cannot be read.
+        DataError: there is no image, or none could be made.
     """
     if not 0.0 <= temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
     model.check_texture(texture)
-    pictures = _open_pictures(input_path)
-    make_folder(out)
-    for name, pixels in pictures:
-        mean, levels, shown = reconstruct_pixels(model, pixels)
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_png(mean, target.with_name(target.name + ".recon.png"), {"model": str(model.path)})
-        write_png(shown, target.with_name(target.name + ".sigma.png"), {"scale": describe_scale()})
-        np.save(target.with_name(target.name + ".sigma.npy"), levels)
-        if temperature > 0.0:
-            drawn = model.draw(to_x(pixels)[None], temperature, seed)[0]
-            about = {"model": str(model.path), "temperature": str(temperature), "seed": str(seed)}
-            write_png(drawn, target.with_name(target.name + ".draw.png"), about)
-        if texture > 0.0:
-            textured = model.reconstruct_with_texture(to_x(pixels)[None], texture, seed)[0]
-            about = {"model": str(model.path), "texture": str(texture), "seed": str(seed)}
-            write_png(textured, target.with_name(target.name + ".texture.png"), about)
-        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        yield f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
+    pictures = _open_pictures(input_path, names_encoding)
+    made, problems = 0, list(pictures.problems)
+    yield from (*pictures.notes, *problems)
+    for name, read in pictures.readers:
+        try:
+            pixels = read()
+            make_folder((out / name).parent)
+            yield _reconstruct_one(model, pixels, out / name, name, temperature, seed, texture)
+            made += 1
+        except (DataError, ConfigError, OSError) as error:
+            problems.append(f"not made: {' '.join(str(error).split())}")
+            yield problems[-1]
+    if not made:
+        raise DataError(f"{str(input_path)!r}: none of {len(problems)} images could be made; the last: {problems[-1]}")
+    if problems:
+        yield f"made {made} of {made + len(problems)} images, the others are listed above"
+
+
+def _reconstruct_one(
+    model: Model, pixels: Pixels, target: Path, name: str, temperature: float, seed: int, texture: float
+) -> str:
+    """Write the files of one picture, whose names start with that of `target`; returns a line about it."""
+    mean, levels, shown = reconstruct_pixels(model, pixels)
+    write_png(mean, target.with_name(target.name + ".recon.png"), {"model": str(model.path)})
+    write_png(shown, target.with_name(target.name + ".sigma.png"), {"scale": describe_scale()})
+    with written_atomically(target.with_name(target.name + ".sigma.npy")) as draft, draft.open("wb") as stream:
+        np.save(stream, levels)
+    if temperature > 0.0:
+        drawn = model.draw(to_x(pixels)[None], temperature, seed)[0]
+        about = {"model": str(model.path), "temperature": str(temperature), "seed": str(seed)}
+        write_png(drawn, target.with_name(target.name + ".draw.png"), about)
+    if texture > 0.0:
+        textured = model.reconstruct_with_texture(to_x(pixels)[None], texture, seed)[0]
+        about = {"model": str(model.path), "texture": str(texture), "seed": str(seed)}
+        write_png(textured, target.with_name(target.name + ".texture.png"), about)
+    size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+    return f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 
 
 def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pixels]:
@@ -140,16 +169,28 @@ def reconstruct_pixels(model: Model, pixels: Pixels) -> tuple[Pixels, Levels, Pi
     return mean, levels, shown
 
 
-def _open_pictures(path: Path) -> Iterator[tuple[str, Pixels]]:
-    """Name without suffix, and pixels, of each picture; an unusable path raises before anything is written."""
+@dataclass(frozen=True)
+class _Pictures:
+    """Name without suffix, and what reads the pixels, of each picture; and a line for each that cannot be read."""
+
+    readers: tuple[tuple[str, Callable[[], Pixels]], ...]
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _open_pictures(path: Path, names_encoding: str | None) -> _Pictures:
+    """The pictures of a file, folder or zip; an unusable path raises before anything is written."""
     if path.is_file() and path.suffix.lower() != ".zip":
-        return iter([(path.stem, read_pixels_limited(path))])
-    source = open_source(path)
+        pixels = read_pixels_limited(path)
+        return _Pictures(((path.stem, lambda: pixels),))
+    source = open_source(path, max_unreadable=1.0, names_encoding=names_encoding)
     stems = [str(Path(ref.name).with_suffix("")) for ref in source.refs]
     stem, count = Counter(stems).most_common(1)[0]
     if count > 1:
         raise DataError(f"{path}: {count} images are called {stem!r} apart from the suffix; rename all but one")
-    return ((stem, ref.read_pixels()) for stem, ref in zip(stems, source.refs, strict=True))
+    problems = tuple(f"not made: {skipped.name!r}: {skipped.reason}" for skipped in source.skipped)
+    readers = tuple((stem, ref.read_pixels) for stem, ref in zip(stems, source.refs, strict=True))
+    return _Pictures(readers, problems, source.notes)
 
 
 VAE_SIDE = 256

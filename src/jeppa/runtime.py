@@ -153,8 +153,14 @@ def _key(net: nn.Module, kind: str) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _cache_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jeppa" / "runtime.json"
+def _cache_file() -> Path | None:
+    """Where choices are remembered; None where there is neither XDG_CACHE_HOME nor a home, as in some containers."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return folder / "jeppa" / "runtime.json"
 
 
 def _recall(key: str) -> Runtime | None:
@@ -169,8 +175,11 @@ def _recall(key: str) -> Runtime | None:
 
 
 def _read_choices() -> dict[str, Any]:
+    path = _cache_file()
+    if path is None:
+        return {}
     try:
-        content = json.loads(_cache_file().read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -178,6 +187,8 @@ def _read_choices() -> dict[str, Any]:
 
 def _remember(key: str, choice: Runtime) -> None:
     path = _cache_file()
+    if path is None:
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text_atomically(path, json.dumps({**_read_choices(), key: asdict(choice)}))

@@ -3,7 +3,10 @@
 Each row is a kind of fault that was found in the field, tried on inputs that it was not found with.
 """
 
+import json
 import os
+import re
+import shutil
 import unicodedata
 import zipfile
 from collections.abc import Callable
@@ -11,15 +14,20 @@ from pathlib import Path
 
 import field
 import images
+import models
 import numpy as np
 import pytest
+import runs
 from PIL import Image
 
+from jeppa import runtime
 from jeppa.cli import run as command_line
 from jeppa.data import open_source, read_pixels, sources
 from jeppa.errors import ConfigError, DataError, JeppaError
+from jeppa.lab.measure import Nets
 
 Seen = Callable[[str], None]
+FIELDS = ("lpips_alex", "lpips_vgg", "features")
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -168,6 +176,10 @@ def test_F43_kinds_that_are_not_read(tmp_path: Path, seen: Seen, capsys: pytest.
         assert "not read" in line, line
         source = open_source(root, max_unreadable=0.3)
         assert [one.name for one in source.skipped] == [name]
+    run = ["train", "vae", "--preset", "tiny", "--steps", "1", "--batch-size", "1", "--resolution", "8", "--out"]
+    data = ["--data", str(root)]
+    assert "--max-unreadable" in exit_line([*run, str(tmp_path / "strict"), *data], capsys)
+    assert command_line([*run, str(tmp_path / "lenient"), *data, "--max-unreadable", "0.3"]) == 0
     (tmp_path / "texts").mkdir()
     put(tmp_path / "texts", "a.png")
     for name, content in (("notes.txt", b"words"), ("film.mp4", b"\0\0\0\x18ftypisom"), ("paper.pdf", images.PDF)):
@@ -277,3 +289,161 @@ def test_F47_a_second_opening_is_quick(tmp_path: Path, monkeypatch: pytest.Monke
     assert open_source(root).fingerprint != first.fingerprint
     assert decoded[20:] == ["3.png"]
     seen(f"{len(decoded)} pictures decoded in 5 openings of 20, one of them edited")
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported tiny VAE of random weights; not to be written to."""
+    folder = models.exported(tmp_path_factory.mktemp("exported") / "model")
+    return folder / "vae" if (folder / "vae" / "model.json").exists() else folder
+
+
+def test_F48_refused_at_once(tmp_path: Path, seen: Seen, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fractions for whole numbers, empty values, and an --out inside what is read: exit 2, one line, nothing written.
+
+    Red when cyclopts rounds, when an empty path is the current folder, and when nobody compares the two folders.
+    """
+    root = put(tmp_path / "photos", "bus/a.png", "bus/b.png", "tram/c.png")
+    before = sorted(tmp_path.rglob("*"))
+    train = ["train", "vae", "--preset", "tiny", "--data", str(root), "--out", str(tmp_path / "run")]
+    generate = ["generate", "--model", "emoji", "--out", str(tmp_path / "out")]
+    lines = []
+    for arguments in (
+        [*generate, "-n", "1.9"], [*generate, "--seed", "0.5"], [*generate, "--steps", "2.5"],
+        [*train, "--batch-size", "8.7"], [*train, "--steps", "1e1"], [*train, "--workers", "0.4"],
+        ["interpolate", "--model", "small", "--a", "a", "--b", "b", "--out", str(tmp_path / "out"), "--frames", "2.2"],
+    ):  # fmt: skip
+        lines.append(exit_line(arguments, capsys))
+        assert "not a whole number" in lines[-1]
+    for flag in ("--data", "--out", "--model", "--input", "--config", "--a"):
+        assert flag in exit_line(["train", "vae", flag, ""], capsys)
+        assert flag in exit_line(["train", "vae", f"{flag}="], capsys)
+    inside = ["evaluate", "--model", "small", "--data", "  ", "--out", str(tmp_path / "m.json")]
+    assert "--data is empty" in exit_line(inside, capsys)
+    for out in (root, root / "run", root / "bus" / ".." / "new" / "run"):
+        for command in (
+            ["train", "vae", "--preset", "tiny", "--data", str(root)],
+            ["train", "diffusion", "--vae", "small", "--data", str(root)],
+            ["reconstruct", "--model", "small", "--input", str(root)],
+            ["compare", "--data", str(root)],
+        ):
+            lines.append(exit_line([*command, "--out", str(out)], capsys))
+            assert "lies in" in lines[-1]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "empty" in refusal(lambda: open_source(""))
+    seen(f"{lines[0]}; {lines[-1]}")
+
+
+def test_F49_every_out_is_checked_first(
+    tmp_path: Path, seen: Seen, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder for a file, a file for a folder, a name too long: exit 2 before a model is loaded or an image opened.
+
+    Red when the work is done first.
+    """
+    for name in ("jeppa.pipeline.load_model", "jeppa.data.open_source", "jeppa.lab.bench.run_benches"):
+        monkeypatch.setattr(name, lambda *_: pytest.fail("work began"))
+    root = put(tmp_path / "photos", "a.png", "b.png")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    below, long = str(tmp_path / "file" / "new"), str(tmp_path / ("n" * 300))
+    read = ["--data", str(root)]
+    files = (["evaluate", "--model", "small", *read], ["bench"])
+    folders = (
+        ["reconstruct", "--model", "small", "--input", str(root)], ["generate", "--model", "emoji"], ["demo"],
+        ["interpolate", "--model", "small", "--a", "a", "--b", "b"],
+        ["mix", "--model", "small", "--a", "a", "--b", "b"],
+        ["calibrate", "--model", "small", *read], ["compare", *read], ["train", "vae", "--preset", "tiny", *read],
+        ["train", "diffusion", "--vae", "small", *read], ["train", "texture", "--vae", "small", *read],
+    )  # fmt: skip
+    lines = []
+    for command in files:
+        for out in (str(tmp_path / "folder"), below, long):
+            lines.append(exit_line([*command, "--out", out], capsys))
+    for command in folders:
+        for out in (str(tmp_path / "file"), below, long):
+            lines.append(exit_line([*command, "--out", out], capsys))
+    assert all("--out" in line for line in lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "photos"]
+    seen(f"{len(lines)} refused, such as: {lines[0]}")
+
+
+def test_F50_one_bad_file_stops_nothing(
+    vae: Path, tmp_path: Path, seen: Seen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of many pictures the good ones are reconstructed and the bad ones listed; exit 2 only if none could be made.
+
+    Red when the first bad one ends the command. Bad are the content, the kind, the length of a name, and a file where
+    the folder of a picture should be written.
+    """
+    root = put(tmp_path / "photos", "a.png", "b.png", "sub/c.png", f"{'n' * 251}.png", f"{'m' * 230}.png")
+    (root / "cut.png").write_bytes((root / "a.png").read_bytes()[:50])
+    (root / "layers.psd").write_bytes(b"8BPS\0\1" + bytes(50))
+    (root / os.fsdecode(b"not-utf8-\xff.png")).write_bytes((root / "a.png").read_bytes())
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sub").write_text("in the way")
+    command = ["reconstruct", "--model", str(vae), "--out", str(out), "--precision", "exact", "--input"]
+    capsys.readouterr()
+    assert command_line([*command, str(root)]) == 0
+    said = capsys.readouterr()
+    bad = [line for line in said.out.splitlines() if line.startswith("not made: ")]
+    assert len(bad) == 4, said.out
+    for word in ("cut.png", "layers.psd", "nnnn", "sub"):
+        assert any(word in line for line in bad), word
+    assert "made 4 of 8" in said.out
+    assert (out / f"{'m' * 230}.recon.png").exists()
+    assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]
+    for name in ("a.png", "b.png"):
+        (tmp_path / "bad" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "bad" / name).write_text("words")
+    assert "none of 2" in exit_line([*command, str(tmp_path / "bad")], capsys)
+    seen(said.out.splitlines()[-1])
+
+
+def test_F51_unknown_data_is_measured_whole(
+    photos: Path, tmp_path: Path, seen: Seen, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`evaluate` measures all of a folder that the model was not trained on, and the held-out part of its own.
+
+    Red when the held-out part is the default of all. The count and a table of the figures are printed.
+    """
+    monkeypatch.setattr("jeppa.lab.evaluate.load_nets", lambda _: (Nets(), dict.fromkeys(FIELDS, "left out")))
+    run = tmp_path / "run"
+    runs.finish(runs.settings(photos, optim={"steps": 1}), run)
+    shutil.copytree(photos, tmp_path / "moved")
+    strangers = put(tmp_path / "strangers", *(f"{index}.png" for index in range(12)))
+    counts = {}
+    for name, data in (("own", photos), ("moved", tmp_path / "moved"), ("strangers", strangers)):
+        command = ["evaluate", "--model", str(run), "--data", str(data), "--out", str(tmp_path / f"{name}.json")]
+        capsys.readouterr()
+        assert command_line(command) == 0, capsys.readouterr()
+        said = capsys.readouterr().out
+        counts[name] = json.loads((tmp_path / f"{name}.json").read_text())["n_images"]
+        assert f"measured {counts[name]} images" in said
+        assert re.search(r"^psnr +[0-9.]+", said, re.M)
+    assert counts == {"own": 1, "moved": 1, "strangers": 12}
+    seen(str(counts))
+
+
+def test_F52_no_home_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
+    """Without HOME and an entry in passwd, with an empty or unusable XDG_CACHE_HOME: no cache, and no failure.
+
+    Red when `Path.home` is asked where it is not needed, or where it fails.
+    """
+
+    def nobody(_: object) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    (tmp_path / "file").write_text("x")
+    for value in (None, "", str(tmp_path / "file"), "/proc/none", str(tmp_path / "good")):
+        if value is None:
+            monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        else:
+            monkeypatch.setenv("XDG_CACHE_HOME", value)
+        runtime._remember("key", runtime.EXACT)
+        remembered = runtime._recall("key")
+        assert remembered == (runtime.EXACT if value == str(tmp_path / "good") else None)
+    seen("5 values of XDG_CACHE_HOME, the good one remembers")

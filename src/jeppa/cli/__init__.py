@@ -8,6 +8,7 @@ in `jeppa.cli.core`. Each command imports what it needs when it runs, so that `j
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +17,9 @@ import cyclopts
 
 from jeppa.cli.core import (
     Flat,
+    MaybeWhole,
     Speed,
+    Whole,
     complain,
     console,
     flags_of,
@@ -29,9 +32,13 @@ from jeppa.cli.core import (
     train_app,
 )
 from jeppa.config import DDIMSettings, parse
-from jeppa.errors import ConfigError, JeppaError
+from jeppa.errors import ConfigError, DataError, JeppaError
+from jeppa.files import check_out_file, check_out_folder
 
 if TYPE_CHECKING:
+    from jeppa.data import ImageSource
+    from jeppa.data.sources import Split
+
     MorphFlags = Any
 else:
     MorphFlags = flags_of("MorphFlags", DDIMSettings)
@@ -43,7 +50,7 @@ def interpolate(
     a: Path,
     b: Path,
     out: Path,
-    frames: int = 9,
+    frames: Whole = 9,
     method: Literal["fade", "morph"] = "fade",
     precision: Speed = "auto",
     flags: Annotated[MorphFlags | None, Flat] = None,
@@ -61,6 +68,7 @@ def interpolate(
         method: fade: the straight line between the latents; morph: by way of noise, for the run folder of a denoiser.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
+    check_out_folder(out)
     from jeppa.outputs import interpolate_files
 
     settings = parse_flags(flags, DDIMSettings)
@@ -92,6 +100,7 @@ def mix(
             encoder is of either; morph: the middle of the way through noise, for the run folder of a denoiser.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
+    check_out_folder(out)
     from jeppa.outputs import mix_files
 
     settings = parse_flags(flags, DDIMSettings)
@@ -118,33 +127,107 @@ SPOKEN = (
 )  # fmt: skip
 
 
-def run_evaluate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
-    """Measure a VAE on images it was not trained on; writes metrics.json.
+SplitChoice = Literal["auto", "heldout", "train", "all"]
+
+
+def run_evaluate(
+    *,
+    model: Path,
+    data: str,
+    out: Path,
+    resolution: MaybeWhole = None,
+    split: SplitChoice = "auto",
+    max_unreadable: float = 0.01,
+    names_encoding: str | None = None,
+) -> None:
+    """Measure a VAE on images it was not trained on; writes metrics.json and prints the main figures.
 
     Args:
         model: run folder, exported folder or name of a shipped model.
         data: folder, zip file or builtin:photos.
         out: JSON file to write.
         resolution: side of the centred square to measure; whole images unless given.
-        split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+        split: heldout, train or all; auto takes all, but heldout of the data that the model was trained on and of
+            builtin:photos.
+        max_unreadable: largest share of images that may be unreadable and are left out, 0 to 1.
+        names_encoding: code page of the names in a zip that does not say it, such as cp866.
     """
-    from jeppa.data import open_source
+    check_out_file(out)
     from jeppa.lab.evaluate import evaluate, write_metrics
     from jeppa.pipeline import load_model
 
     loaded = load_model(model)
-    source = open_source(data, split)  # type: ignore[arg-type]
-    say_skipped(source)
+    source = _open_for_measuring(model, data, split, max_unreadable, names_encoding)
     evaluation = evaluate(loaded.codec.vae, source, resolution, str(model))
     write_metrics(evaluation, out)
-    reasons = evaluation.metrics["reasons"]
+    say(f"measured {evaluation.metrics['n_images']} images")
+    say(f"{'figure':<22}{'mean':>12}  95 % interval")
     for key in SPOKEN:
-        value = evaluation.metrics[key]
-        say(f"{key}: {f'not measured, {reasons[key]}' if value is None else value}")
+        say(_figure_line(key, evaluation.metrics))
     say(f"metrics: {out}")
 
 
-def run_calibrate(*, model: Path, data: str, out: Path, resolution: int | None = None, split: str = "heldout") -> None:
+def _figure_line(key: str, metrics: dict[str, Any]) -> str:
+    """One row of the table: a figure and its interval, or why it has none."""
+    value, ends = metrics[key], metrics[f"{key}_ci95"]
+    if value is None:
+        return f"{key:<22}{'-':>12}  {metrics['reasons'][key]}"
+    interval = "" if ends[0] is None else f"{ends[0]:.6g} to {ends[1]:.6g}"
+    return f"{key:<22}{value:>12.6g}  {interval}".rstrip()
+
+
+def _open_for_measuring(
+    model: Path, data: str, split: SplitChoice, max_unreadable: float, names_encoding: str | None
+) -> "ImageSource":
+    """The images to measure on; says which, and why."""
+    from jeppa.data import open_source
+
+    reason = ""
+    chosen: Split = "all" if split == "auto" else split
+    if split == "auto" and _is_trained_on(model, data, max_unreadable, names_encoding):
+        chosen, reason = "heldout", ", as the model was trained on this data"
+    elif split == "auto" and data.startswith("builtin:"):
+        chosen = "heldout"
+    source = open_source(data, chosen, max_unreadable, names_encoding)
+    say_skipped(source)
+    say(f"images: {len(source)}, {'all of them' if chosen == 'all' else f'the {chosen} split'}{reason}")
+    return source
+
+
+def _is_trained_on(model: Path, data: str, max_unreadable: float, names_encoding: str | None) -> bool:
+    """Whether the training images of `data` have the fingerprint of those that a run folder was trained on.
+
+    A folder that was changed since then is recognised by its path.
+    """
+    from jeppa.checkpoint import newest_checkpoint
+    from jeppa.config import load_run
+    from jeppa.data import open_source
+
+    if not (model / "config.yaml").is_file():
+        return False
+    own = load_run(model / "config.yaml").data.data
+    if own == data or (Path(own).exists() and Path(data).exists() and Path(own).samefile(data)):
+        return True
+    checkpoint, _ = newest_checkpoint(model)
+    known = checkpoint.manifest().get("data") if checkpoint is not None else None
+    if not isinstance(known, dict):
+        return False
+    try:
+        return open_source(data, "train", max_unreadable, names_encoding).fingerprint == known.get("fingerprint")
+    except DataError:
+        return False  # it has no training images at all
+
+
+def run_calibrate(
+    *,
+    model: Path,
+    data: str,
+    out: Path,
+    resolution: MaybeWhole = None,
+    split: SplitChoice = "auto",
+    max_unreadable: float = 0.01,
+    names_encoding: str | None = None,
+) -> None:
     """Fit the size of sigma to images and export the model with it; reconstructions stay as they are.
 
     Choose images of the kind that the model will be used on and was not trained on, at the size that they will have. A
@@ -155,16 +238,18 @@ def run_calibrate(*, model: Path, data: str, out: Path, resolution: int | None =
         data: folder, zip file or builtin:photos.
         out: folder to write; opens like the run folder.
         resolution: side of the centred square of each image; whole images unless given.
-        split: heldout, train or all; say all for a folder that holds nothing but held-out images.
+        split: heldout, train or all; auto takes all, but heldout of the data that the model was trained on and of
+            builtin:photos.
+        max_unreadable: largest share of images that may be unreadable and are left out, 0 to 1.
+        names_encoding: code page of the names in a zip that does not say it, such as cp866.
     """
-    from jeppa.data import open_source
+    check_out_folder(out)
     from jeppa.files import make_folder
     from jeppa.lab.recalibrate import calibrate
     from jeppa.pipeline import load_model
 
     codec = load_model(model).codec
-    source = open_source(data, split)  # type: ignore[arg-type]
-    say_skipped(source)
+    source = _open_for_measuring(model, data, split, max_unreadable, names_encoding)
     factor = calibrate(codec.vae, [(source, resolution)])
     make_folder(out)
     codec.save(out)
@@ -178,13 +263,13 @@ def run_compare(
     out: Path,
     arms: str = "fixed,shared,nll,beta-nll,faithful",
     seeds: str = "0,1,2",
-    steps: int = 2000,
+    steps: Whole = 2000,
     preset: str = "small",
-    resolution: int = 64,
-    batch_size: int = 8,
-    images: int = 96,
-    evaluate_at: int | None = None,
-    jobs: int | None = None,
+    resolution: Whole = 64,
+    batch_size: Whole = 8,
+    images: Whole = 96,
+    evaluate_at: MaybeWhole = None,
+    jobs: MaybeWhole = None,
 ) -> None:
     """Train several likelihoods at one budget and compare them in pairs.
 
@@ -205,6 +290,7 @@ def run_compare(
         evaluate_at: side of the centred square to measure; whole pictures unless given.
         jobs: runs at a time; one for each core unless given.
     """
+    check_out_folder(out, data)
     from jeppa.lab.compare import ComparisonSettings, compare
     from jeppa.lab.compare.run import count_cores
 
@@ -220,7 +306,7 @@ def run_compare(
 def studio(
     *,
     model: list[Path] | None = None,
-    port: int | None = None,
+    port: MaybeWhole = None,
     language: Literal["en", "ru"] | None = None,
     precision: Speed = "auto",
 ) -> None:
@@ -240,7 +326,9 @@ def studio(
     serve([str(one) for one in model or []], port, language, precision)
 
 
-def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,growth", alternations: int = 5) -> None:
+def bench(
+    *, out: Path = Path("bench.json"), only: str = "sd,training,sampling,growth", alternations: Whole = 5
+) -> None:
     """Time jeppa beside diffusers as it comes, on this machine; writes JSON and, beside it, a Markdown table.
 
     Args:
@@ -248,6 +336,11 @@ def bench(*, out: Path = Path("bench.json"), only: str = "sd,training,sampling,g
         only: which of sd, training, sampling and growth, separated by commas.
         alternations: timed pairs of each comparison.
     """
+    check_out_file(out)
+    if out.suffix == ".md":
+        raise ConfigError(
+            f"{out}: is the name of the table that is written beside the JSON; use --out {out.with_suffix('.json')}"
+        )
     from jeppa.lab.bench import run_benches
 
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
@@ -284,16 +377,30 @@ for command in (
 
 
 @app.command
-def demo(*, out: Path = Path("demo"), seed: int = 0) -> None:
+def demo(*, out: Path = Path("demo"), seed: Whole = 0) -> None:
     """Train small models on built-in photographs and show what they do in OUT/report.html.
 
     Args:
         out: folder to write; a demo that was stopped goes on where it was.
         seed: seed of everything.
     """
+    check_out_folder(out)
     from jeppa.lab.demo import run_demo
 
     say(f"report: {run_demo(out, seed, console)}")
+
+
+def check_values(arguments: Sequence[str]) -> None:
+    """Refuse an empty value of a flag: as a path it would be the current folder, and nobody means that.
+
+    Raises:
+        ConfigError: names the flag.
+    """
+    for before, value in zip(("", *arguments), arguments, strict=False):
+        name, equals, given = value.partition("=")
+        if not value.strip() or (name.startswith("--") and equals and not given.strip()):
+            flag = before if not value.strip() else name
+            raise ConfigError(f"{flag or 'the first word'} is empty; give it a value, or leave it out")
 
 
 def main() -> None:
@@ -304,6 +411,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; returns the exit code instead of raising for anything that a user can cause."""
     try:
+        check_values(arguments)
         app(arguments, exit_on_error=False, print_error=False)
     except (JeppaError, cyclopts.CycloptsError) as error:
         return complain(error, 2)
@@ -317,6 +425,9 @@ def run(arguments: list[str]) -> int:
 
         if isinstance(error, Interrupted):
             return complain(error, 128 + error.signal_number)
+        if isinstance(error, OSError) and error.filename is not None:
+            name = os.fsdecode(error.filename)
+            return complain(JeppaError(f"{name}: {error.strerror}; check the name, its rights and free space"), 2)
         if lacks_memory(error):
             return complain(JeppaError("memory runs short: free some, or ask for smaller pictures or fewer at once"), 2)
         raise

@@ -7,18 +7,20 @@ even if the configuration file has it, and a wrong value is reported in several 
 """
 
 import dataclasses
+import re
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import cyclopts
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.console import Console
 
 from jeppa.config import DiffusionRun, S, SamplerSettings, Settings, TextureRun, VAERun, parse
-from jeppa.files import read_yaml
+from jeppa.files import check_out_folder, read_yaml
 
 if TYPE_CHECKING:
     from jeppa.data import ImageSource
@@ -87,23 +89,47 @@ def _inner_settings(info: FieldInfo) -> type[Settings] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Settings) else None
 
 
+def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    """Convert the value of a flag, but never round: 1.9 is not 2.
+
+    Raises:
+        ValueError: it is no whole number; cyclopts puts the flag before the message.
+    """
+    value = tokens[0].value.strip()
+    if not re.fullmatch(r"[+-]?\d+", value):
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+Whole = Annotated[int, Parameter(converter=_whole_number)]
+MaybeWhole = Annotated[int | None, Parameter(converter=_whole_number)]
+
+
 def _optional(info: FieldInfo, default: Any) -> Any:
     shown = "" if default in (None, PydanticUndefined) else f" [default: {default}]"
     kinds = get_args(info.annotation) if get_origin(info.annotation) in (Union, types.UnionType) else ()
     kind = Union[tuple({*kinds, type(None)})] if kinds else Union[info.annotation, None]  # noqa: UP007
-    return Annotated[kind, Parameter(help=f"{info.description}{shown}")]
+    # cyclopts itself would round 8.7 to 9.
+    converter = _whole_number if int in (info.annotation, *kinds) else None
+    return Annotated[kind, Parameter(help=f"{info.description}{shown}", converter=converter)]
 
 
 console = Console()
 
 
 def say(line: str) -> None:
-    """Print one line as it is."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print one line as it is, but for what the terminal cannot show, such as bytes of a name that are not UTF-8."""
+    console.print(_printable(line, console), markup=False, highlight=False, soft_wrap=True)
+
+
+def _printable(line: str, where: Console) -> str:
+    return line.encode(where.encoding, "backslashreplace").decode(where.encoding)
 
 
 def say_skipped(source: "ImageSource") -> None:
-    """Print how many files of a source are not used, and the reason for each."""
+    """Print how many files of a source are not used, the reason for each, and what else is to be known of it."""
+    for note in source.notes:
+        say(note)
     if source.skipped:
         say(f"skipped {len(source.skipped)} files beside {len(source)} images:")
     for skipped in source.skipped:
@@ -112,8 +138,8 @@ def say_skipped(source: "ImageSource") -> None:
 
 def complain(error: BaseException, code: int) -> int:
     """Print an error as one line on standard error; returns `code`."""
-    line = f"jeppa: {' '.join(str(error).split())}"
-    Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+    line, errors = f"jeppa: {' '.join(str(error).split())}", Console(stderr=True)
+    errors.print(_printable(line, errors), markup=False, highlight=False, soft_wrap=True)
     return code
 
 
@@ -157,10 +183,11 @@ def reconstruct(
     out: Path,
     temperature: float = 0.0,
     texture: float = 0.0,
-    seed: int = 0,
+    seed: Whole = 0,
+    names_encoding: str | None = None,
     precision: Speed = "auto",
 ) -> None:
-    """Reconstruct pictures and draw their sigma maps.
+    """Reconstruct pictures and draw their sigma maps. One that cannot be read is listed, and the others are made.
 
     Writes NAME.recon.png, NAME.sigma.png and NAME.sigma.npy (float32 [H,W], 8-bit levels) for each picture. If the
     temperature is above 0, it writes NAME.draw.png too, the reconstruction with a drawn residual; if the texture is
@@ -173,11 +200,14 @@ def reconstruct(
         temperature: size of the drawn residual: 0 for none, 1 for a fair draw from the predicted distribution.
         texture: how many sigma the texture may add to a pixel: 0 for none; needs a VAE with a texture head.
         seed: seed of the drawn residual and of the texture.
+        names_encoding: code page of the names in a zip that does not say it, such as cp866.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
+    check_out_folder(out, input)
     from jeppa.outputs import reconstruct_files
 
-    for line in reconstruct_files(open_model(model, precision), input, out, temperature, seed, texture):
+    opened = open_model(model, precision)
+    for line in reconstruct_files(opened, input, out, temperature, seed, texture, names_encoding):
         say(line)
 
 
@@ -185,8 +215,8 @@ def generate(
     *,
     model: Path,
     out: Path,
-    number: Annotated[int, Parameter(name=["--number", "-n", "--n"])] = 16,
-    seed: int = 0,
+    number: Annotated[Whole, Parameter(name=["--number", "-n", "--n"])] = 16,
+    seed: Whole = 0,
     keep: float = 1.0,
     mask: Path | None = None,
     texture: float = 0.0,
@@ -209,6 +239,7 @@ def generate(
             maps.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
+    check_out_folder(out)
     from jeppa.outputs import generate_files
 
     settings = parse_flags(flags, SamplerSettings)
@@ -242,6 +273,7 @@ def train_vae(
     """
     # Before the imports, which take seconds: a wrong setting gets its message at once.
     settings = parse(VAERun, _collect_settings(VAERun, flags, config, out, resume), str(config or "flags"))
+    check_out_folder(out, settings.data.data)
     from jeppa.progress import follow
     from jeppa.train import VAEObjective, train
 
@@ -278,6 +310,7 @@ def train_diffusion(
     own = vae or values.get("vae") or values.get("denoiser") or init
     values |= {} if own is None else {"vae": str(own)}
     asked = parse(DiffusionRun, values, str(config or "flags"))
+    check_out_folder(out, asked.data.data)
     from jeppa.pipeline import load_model
     from jeppa.progress import follow
     from jeppa.train import DiffusionObjective, like_denoiser, train, with_classes
@@ -311,6 +344,7 @@ def train_texture(
     values = _collect_settings(TextureRun, flags, config, out, resume)
     values |= {} if vae is None else {"vae": str(vae)}
     settings = parse(TextureRun, values, str(config or "flags"))
+    check_out_folder(out, settings.data.data)
     from jeppa.pipeline import load_model
     from jeppa.progress import follow
     from jeppa.train import TextureObjective, train

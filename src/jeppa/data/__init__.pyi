@@ -3,7 +3,7 @@ from .decode import read_pixels
 from .images import fit_square, read_image, read_settings, to_pixels, to_x, write_png
 from .limited import read_pixels_limited
 from .listing import ImageRef, Skipped
-from .sources import ImageSource, open_source
+from .sources import ImageSource, open_data, open_source
 
 __all__ = [
     "CropDataset",
@@ -16,6 +16,7 @@ __all__ = [
     "evaluation_images",
     "fit_square",
     "make_image_cache",
+    "open_data",
     "open_source",
     "read_image",
     "read_pixels",

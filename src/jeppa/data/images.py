@@ -11,8 +11,6 @@ A contact sheet puts several pictures or coloured sigma maps into one array of p
 
 import io
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from torch import Tensor
 
 from jeppa.data.decode import Pixels, read_pixels
 from jeppa.errors import DataError
+from jeppa.files import written_atomically
 
 LEVELS_PER_UNIT = 127.5
 """8-bit grey levels in one unit of `x`: x = level / 127.5 - 1."""
@@ -104,16 +103,12 @@ def write_png(image: Tensor | Pixels, path: Path, settings: Mapping[str, str] | 
     chunks = PngImagePlugin.PngInfo()
     if settings is not None:
         chunks.add_text(SETTINGS_KEY, json.dumps(dict(settings)))
-    # In the same folder, because os.replace is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=chunks)
-        os.replace(temporary, path)
+        with written_atomically(path) as temporary:
+            Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=chunks)
     except OSError as error:
         reason = error.strerror or "write failed"
         raise DataError(f"{str(path)!r}: cannot be written ({reason}); check the folder and free space") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_settings(source: Path | bytes, name: str | None = None) -> dict[str, str]:

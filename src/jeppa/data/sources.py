@@ -18,6 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
+from jeppa.config import DataConfig
 from jeppa.data.decode import FORMATS, open_header, read_pixels
 from jeppa.data.listing import HELDOUT_SCENES, ImageRef, Listing, Skipped, list_builtin, list_folder, list_zip
 from jeppa.errors import ConfigError, DataError
@@ -115,6 +116,10 @@ def open_source(
     candidates = _choose_candidates(spec, listing.refs, split)
     checked = _check_images(candidates.refs)
     _refuse_unreadable(spec, len(candidates.refs), checked.unreadable, max_unreadable)
+    if checked.unreadable and not checked.hashes:
+        first = checked.unreadable[0]
+        count = f"none of {len(candidates.refs)} images can be read"
+        raise DataError(f"{str(spec)!r}: {count}; first {first.name!r}: {first.reason}")
     good = tuple(checked.hashes)
     if candidates.still_to_split:
         good = _split_by_hash(good, split)
@@ -124,6 +129,11 @@ def open_source(
     fingerprint = _fingerprint((ref, checked.hashes[ref]) for ref in good)
     notes = listing.notes + candidates.notes + _note_similar_labels(labels)
     return ImageSource(good, labels, fingerprint, listing.skipped + checked.unreadable, notes)
+
+
+def open_data(config: DataConfig, split: Split) -> ImageSource:
+    """The source that the settings of a run name; errors as `open_source`."""
+    return open_source(config.data, split, config.max_unreadable, config.names_encoding)
 
 
 def folder_role(folder: str) -> Role | None:

@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from jeppa.config import DataConfig, DenoiserConfig, OptimConfig, VAEConfig, VAERun
-from jeppa.data import CropDataset, open_source
+from jeppa.data import CropDataset, open_data
 from jeppa.diffusion import (
     DDIM,
     Denoiser,
@@ -222,7 +222,7 @@ def plain_loop(config: VAERun) -> Generator[float, None, None]:
     """The loop that a user of diffusers would write; yields the loss of each step."""
     accelerator = Accelerator()
     model: AutoencoderKL = initial_model(config, None).vae
-    crops = CropDataset(open_source(config.data.data, "train"), TRAINING_SIDE, config.seed)
+    crops = CropDataset(open_data(config.data, "train"), TRAINING_SIDE, config.seed)
     keys = (range(start, start + TRAINING_BATCH) for start in range(0, MANY_STEPS * TRAINING_BATCH, TRAINING_BATCH))
     loader = DataLoader(crops, batch_sampler=keys)  # type: ignore[arg-type]
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)

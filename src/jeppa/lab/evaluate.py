@@ -19,6 +19,7 @@ from torch import Tensor
 
 from jeppa.data import ImageSource, evaluation_images
 from jeppa.errors import ConfigError, DataError
+from jeppa.files import write_text_atomically
 from jeppa.lab import recalibrate
 from jeppa.lab import statistics as pooling
 from jeppa.lab.calibration import REMOVED
@@ -296,9 +297,9 @@ def average_curves(measured: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
-    """Write metrics.json."""
+    """Write metrics.json, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(evaluation.metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_text_atomically(path, json.dumps(evaluation.metrics, indent=1, allow_nan=False) + "\n")
 
 
 def _images(source: ImageSource, resolution: int | None, chosen: list[int]) -> Iterator[tuple[int, str, Tensor]]:

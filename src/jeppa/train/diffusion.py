@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from jeppa.config import DiffusionRun
-from jeppa.data import CropDataset, ImageSource, make_image_cache, open_source, write_png
+from jeppa.data import CropDataset, ImageSource, make_image_cache, open_data, write_png
 from jeppa.data.images import contact_sheet
 from jeppa.diffusion import (
     DDIM,
@@ -138,7 +138,7 @@ class LatentData(TrainingData):
     """
 
     def __init__(self, config: DiffusionRun, codec: LatentCodec) -> None:
-        self.source = open_source(config.data.data, "train")
+        self.source = open_data(config.data, "train")
         self._config = config
         self._codec = codec
         self._bank: tuple[Tensor, Tensor, Tensor] | None = None
@@ -282,7 +282,7 @@ def with_classes(config: DiffusionRun) -> DiffusionRun:
     """
     if not config.classes:
         return config
-    source = open_source(config.data.data, "train")
+    source = open_data(config.data, "train")
     unlabelled = [ref.name for ref in source.refs if ref.label is None]
     if unlabelled:
         raise ConfigError(

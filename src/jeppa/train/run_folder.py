@@ -29,7 +29,8 @@ from jeppa.train.step import Objective, TrainState
 Change = Literal["settings", "data"]
 """What may differ on resume if the user allows it: settings (except those of the model), and the images."""
 FREE = frozenset({
-    "data.workers", "data.cache_megabytes", "optim.gradient_checkpointing", "optim.micro_batch", "optim.log_every",
+    "data.workers", "data.max_unreadable", "data.cache_megabytes", "optim.gradient_checkpointing", "optim.micro_batch",
+    "optim.log_every",
     "optim.sample_every", "optim.save_every", "optim.keep",
 })  # fmt: skip
 """Settings that change nothing but rounding; they may always differ."""

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from jeppa.config import TextureRun
-from jeppa.data import evaluation_images, open_source, write_png
+from jeppa.data import evaluation_images, open_data, write_png
 from jeppa.data.images import contact_sheet
 from jeppa.distributions import standard_normal
 from jeppa.lpips import load_lpips
@@ -142,7 +142,7 @@ class TextureObjective(Objective):
     def draw_samples(self, path: Path) -> None:
         """Held-out pictures: original, mean, and with texture."""
         side = 2 * self.config.data.resolution
-        source = open_source(self.config.data.data, "heldout")
+        source = open_data(self.config.data, "heldout")
         pictures = [x for _, x in islice(evaluation_images(source, side), SHEET_IMAGES)]
         x = torch.stack(pictures).to(next(self.parameters()).device)
         z = self.model.encode(x).mean

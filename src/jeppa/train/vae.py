@@ -18,7 +18,7 @@ from jeppa.data import (
     CropSample,
     evaluation_images,
     make_image_cache,
-    open_source,
+    open_data,
     write_png,
 )
 from jeppa.data.images import LEVELS_PER_UNIT, contact_sheet, reconstruction_rows
@@ -51,7 +51,7 @@ class CropData(TrainingData):
     """
 
     def __init__(self, config: VAERun | TextureRun, vae: str | None = None) -> None:
-        self.source = open_source(config.data.data, "train")
+        self.source = open_data(config.data, "train")
         self._config = config
         self._vae = vae
         self._decoded = make_image_cache(self.source, config.data)
@@ -207,7 +207,7 @@ class VAEObjective(Objective):
     @torch.no_grad()
     def draw_samples(self, path: Path) -> None:
         """Held-out pictures, their reconstructions and sigma maps."""
-        source = open_source(self.config.data.data, "heldout")
+        source = open_data(self.config.data, "heldout")
         side = 2 * self.config.data.resolution
         pictures = [x for _, x in islice(evaluation_images(source, side), SHEET_IMAGES)]
         x = torch.stack(pictures).to(next(self.parameters()).device)

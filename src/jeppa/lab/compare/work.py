@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from jeppa.config import VAERun
-from jeppa.data import open_source
+from jeppa.data import open_data
 from jeppa.errors import JeppaError, TrainingError
 from jeppa.files import write_text_atomically
 from jeppa.lab.compare.plan import Run
@@ -174,7 +174,7 @@ def work(run: Path, settings: VAERun, images: int, evaluate_at: int | None) -> N
             _print_message(step=record.step, images_per_second=record.images_per_second)
     seconds = time.perf_counter() - began
     _print_message(step=settings.optim.steps, phase="measuring")
-    source = open_source(settings.data.data, "heldout")
+    source = open_data(settings.data, "heldout")
     evaluation = evaluate(load_model(run).codec.vae, source, evaluate_at, run.name, limit=images)
     parameters = sum(parameter.numel() for parameter in objective.parameters())
     content = {**dataclasses.asdict(evaluation), "parameters": parameters, "train_seconds": round(seconds, 1)}
