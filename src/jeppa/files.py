@@ -15,6 +15,7 @@ import json
 import os
 import reprlib
 import secrets
+import shutil
 import stat
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -213,6 +214,38 @@ def written_atomically(path: Path, temporary: str | None = None) -> Iterator[Pat
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_made_atomically(out: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end, or is removed if that fails.
+
+    Raises:
+        ConfigError: as `check_new`.
+    """
+    check_new(out)
+    draft = out.with_name(f".{secrets.token_hex(8)}.tmp")
+    make_folder(draft)
+    try:
+        yield draft
+        for path in draft.rglob("*"):
+            flush(path)
+        if out.is_dir():
+            out.rmdir()
+        os.rename(draft, out)
+        flush(out.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_new(out: Path) -> None:
+    """Refuse a file or a folder that holds something already.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ConfigError(f"{out}: is there already and is not replaced; choose another --out, or move it away")
 
 
 def check_out_file(out: Path) -> None:

@@ -28,6 +28,7 @@ DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "U8": torch.uint8,
 }  # fmt: skip
+_HALF = (torch.float16, torch.bfloat16)
 _LENGTH_BYTES = 8
 
 
@@ -41,7 +42,7 @@ def read_tensors(
         expected: for each name, without `prefix`, a tensor of the shape and type that the file must hold; its device
             does not matter and may be `meta`. None accepts whatever the file holds.
         prefix: only names that begin with it are read, and they are returned without it.
-        half: the file may hold float16 where float32 is expected; what is returned is float32.
+        half: the file may hold float16 or bfloat16 where float32 is expected; what is returned is float32.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds a name twice, a type that is not in `DTYPES`, other
@@ -56,9 +57,7 @@ def read_tensors(
                 _check_architecture(outlines, expected, path, half)
             tensors = {name.removeprefix(prefix): _read_finite(file, name, path) for name in names}
         if half:
-            return {
-                name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()
-            }
+            return {name: tensor.float() if tensor.dtype in _HALF else tensor for name, tensor in tensors.items()}
         return tensors
     except SafetensorError as error:
         raise _damaged(path, " ".join(str(error).split())[:160]) from None
@@ -92,7 +91,7 @@ def _check_architecture(outlines: Mapping[str, Tensor], expected: Mapping[str, T
         raise _another_architecture(path, problem)
     for name, outline in outlines.items():
         like = expected[name]
-        halved = half and (outline.dtype, like.dtype) == (torch.float16, torch.float32)
+        halved = half and outline.dtype in _HALF and like.dtype == torch.float32
         if outline.shape != like.shape or not (outline.dtype == like.dtype or halved):
             problem = f"{name!r:.80} is {outline.dtype} {list(outline.shape)}, not {like.dtype} {list(like.shape)}"
             raise _another_architecture(path, problem)
@@ -123,7 +122,7 @@ def read_part(outline: torch.nn.Module, class_name: str, folder: Path) -> dict[s
 
     Args:
         outline: the module on the meta device; the weights must have its names, shapes and types, or be float16
-            where it is float32.
+            or bfloat16 where it is float32.
         class_name: the class that `config.json` must name.
         folder: holds `config.json` and the weights.
 

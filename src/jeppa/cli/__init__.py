@@ -31,6 +31,7 @@ from jeppa.cli.core import (
     say_skipped,
     train_app,
 )
+from jeppa.cli.exchange import export
 from jeppa.config import DDIMSettings, parse
 from jeppa.errors import ConfigError, DataError, JeppaError
 from jeppa.files import check_out_file, check_out_folder
@@ -371,6 +372,7 @@ for command in (
     run_calibrate,
     run_compare,
     bench,
+    export,
     models,
 ):
     app.command(command, name=command.__name__.removeprefix("run_"))

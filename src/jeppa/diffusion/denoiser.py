@@ -41,6 +41,8 @@ class VarianceHead(ModelMixin, ConfigMixin):
         blocks: residual blocks.
     """
 
+    __module__ = "jeppa"  # the name that a pipeline's model_index.json has
+
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, feature_channels: int, time_channels: int, latent_channels: int, channels: int = 48, blocks: int = 1

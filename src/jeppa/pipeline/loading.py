@@ -76,7 +76,8 @@ def describe_denoiser(path: Path | str) -> DenoiserAbout:
         ConfigError: there is no denoiser.
     """
     shipped = find_shipped(path)
-    folder = Path(path) if shipped is None else shipped.denoiser
+    own = Path(path).absolute()
+    folder = (own.parents[1] if is_checkpoint(own) else own) if shipped is None else shipped.denoiser
     if folder is None or not (folder / DESCRIPTION).is_file():
         raise ConfigError(f"{path}: a VAE without a denoiser, or no model at all; give the run folder of a denoiser")
     return read_description(folder)

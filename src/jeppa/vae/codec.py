@@ -22,7 +22,7 @@ from torch import Tensor
 
 from jeppa.config import Likelihood, Settings, TextureConfig, VAEConfig, parse
 from jeppa.distributions import DiagonalGaussian, Predictive
-from jeppa.errors import CheckpointError
+from jeppa.errors import CheckpointError, ConfigError
 from jeppa.files import read_json
 from jeppa.tensors import read_part
 from jeppa.vae.model import HeteroscedasticVAE
@@ -76,7 +76,8 @@ def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
     about = parse(Description, read_json(folder / "model.json"), str(folder / "model.json"))
     with torch.device("meta"):
         outline = HeteroscedasticVAE(about.config, about.likelihood, about.texture)
-    weights = {"vae": read_part(outline.vae, type(outline.vae).__name__, folder / "vae")}
+    vae_folder = folder / "vae" if (folder / "vae").is_dir() else folder  # as `jeppa export --format diffusers` has it
+    weights = {"vae": read_part(outline.vae, type(outline.vae).__name__, vae_folder)}
     if outline.sigma_head is not None:
         weights["sigma_head"] = read_part(outline.sigma_head, "SigmaHead", folder / "sigma_head")
     if outline.texture_head is not None:
@@ -86,6 +87,29 @@ def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
         model.get_submodule(name).load_state_dict(tensors)
     model.mean_square.fill_(about.mean_square)
     return model.eval(), {"shift": about.latent_shift, "scale": about.latent_scale}
+
+
+def assemble(
+    about: "Description",
+    vae: torch.nn.Module,
+    sigma_head: torch.nn.Module | None = None,
+    texture_head: torch.nn.Module | None = None,
+) -> HeteroscedasticVAE:
+    """The model of parts that were loaded one by one, by diffusers for example; it shares their weights.
+
+    Raises:
+        ConfigError: a head is missing or too many.
+    """
+    with torch.device("meta"):
+        model = HeteroscedasticVAE(about.config, about.likelihood, about.texture)
+    parts = {"vae": vae, "sigma_head": sigma_head, "texture_head": texture_head}
+    for name, part in parts.items():
+        if (getattr(model, name) is None) != (part is None):
+            raise ConfigError(f"the VAE's description and its {name} do not agree: give the one it was saved with")
+        setattr(model, name, part)
+    model.mean_square = torch.tensor(about.mean_square)
+    model.updates = torch.zeros((), dtype=torch.int64)
+    return model.eval()
 
 
 class Description(Settings):

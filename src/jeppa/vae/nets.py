@@ -49,6 +49,7 @@ class PyramidAutoencoder(ModelMixin, ConfigMixin):
         sample_size, scaling_factor, shift_factor, latents_mean, latents_std, force_upcast: as in AutoencoderKL.
     """
 
+    __module__ = "jeppa"  # the name that a pipeline's model_index.json has
     _supports_gradient_checkpointing = True
 
     @register_to_config  # type: ignore[untyped-decorator]

@@ -83,11 +83,12 @@ class RisingCurve(nn.Module):
 
     def forward(self, logvar: Tensor) -> Tensor:
         """The mapped log-variance, shape of `logvar`."""
-        beyond = self.knots.new_ones(1)
-        slope = torch.cat([beyond, self.values.diff() / self.knots.diff(), beyond])
+        knots, values = self.knots.float(), self.values.float()  # half where the whole net was cast to it
+        beyond = knots.new_ones(1)
+        slope = torch.cat([beyond, values.diff() / knots.diff(), beyond])
         # The first two pieces meet in the first knot, each later piece begins in a knot of its own.
-        intercept = torch.cat([self.values[:1], self.values]) - slope * torch.cat([self.knots[:1], self.knots])
-        piece = torch.bucketize(logvar.detach().contiguous(), self.knots)
+        intercept = torch.cat([values[:1], values]) - slope * torch.cat([knots[:1], knots])
+        piece = torch.bucketize(logvar.detach().contiguous(), knots)
         return slope[piece] * logvar + intercept[piece]
 
     @torch.no_grad()
@@ -130,6 +131,9 @@ class SigmaHead(ModelMixin, ConfigMixin):
         blocks: residual blocks; each widens the field of view by two cells on every side.
         tails: whether there is a learned number of degrees of freedom, for a Student-t likelihood.
     """
+
+    __module__ = "jeppa"  # the name that a pipeline's model_index.json has
+    _keep_in_fp32_modules = ["curve"]  # noqa: RUF012 - as diffusers reads it
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(

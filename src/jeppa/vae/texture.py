@@ -31,6 +31,8 @@ class TextureHead(ModelMixin, ConfigMixin):
         noise_channels: random numbers for each place.
     """
 
+    __module__ = "jeppa"  # the name that a pipeline's model_index.json has
+
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, feature_channels: int, feature_size: int, channels: int = 64, blocks: int = 3, noise_channels: int = 4
