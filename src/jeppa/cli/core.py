@@ -7,6 +7,7 @@ even if the configuration file has it, and a wrong value is reported in several 
 """
 
 import dataclasses
+import os
 import re
 import types
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pydantic_core import PydanticUndefined
 from rich.console import Console
 
 from jeppa.config import DiffusionRun, S, SamplerSettings, Settings, TextureRun, VAERun, parse
+from jeppa.errors import TrainingError
 from jeppa.files import check_out_folder, read_yaml
 
 if TYPE_CHECKING:
@@ -114,7 +116,8 @@ def _optional(info: FieldInfo, default: Any) -> Any:
     return Annotated[kind, Parameter(help=f"{info.description}{shown}", converter=converter)]
 
 
-console = Console()
+console = Console(quiet=int(os.environ.get("RANK") or 0) > 0)
+"""Of processes that train together, the first one speaks."""
 
 
 def say(line: str) -> None:
@@ -137,7 +140,13 @@ def say_skipped(source: "ImageSource") -> None:
 
 
 def complain(error: BaseException, code: int) -> int:
-    """Print an error as one line on standard error; returns `code`."""
+    """Print an error as one line on standard error; returns `code`.
+
+    Processes that train together have one input, so of each machine's processes the first one complains of it; of what
+    happened to it while it trained, each does.
+    """
+    if int(os.environ.get("LOCAL_RANK") or 0) > 0 and not isinstance(error, TrainingError):
+        return code
     line, errors = f"jeppa: {' '.join(str(error).split())}", Console(stderr=True)
     errors.print(_printable(line, errors), markup=False, highlight=False, soft_wrap=True)
     return code

@@ -36,6 +36,7 @@ from jeppa.diffusion import (
 from jeppa.distributions import standard_normal
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.pipeline import Model, about_denoiser, describe_denoiser, load_model
+from jeppa.train.ranks import ALONE, Part, Ranks
 from jeppa.train.step import Batch, Objective, Terms, TrainingData
 from jeppa.vae import FACTOR
 from jeppa.vae.codec import LatentCodec
@@ -143,14 +144,14 @@ class LatentData(TrainingData):
         self._codec = codec
         self._bank: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+    def batches(self, start: int, stop: int, ranks: Ranks = ALONE) -> Generator[Batch, None, None]:
         """`mean` and `std` of posteriors `[B,C,h,w]`, and `label` `[B]`; each epoch has an order of its own."""
         mean, std, label = self._latents()
         size, count = self._config.optim.batch_size, len(mean)
         epoch, order = -1, np.arange(0)
         for step in range(start, stop):
             chosen = []
-            for position in range(step * size, (step + 1) * size):
+            for position in (step * size + row for row in self.part(step, ranks).rows):
                 if position // count != epoch:
                     epoch = position // count
                     order = np.random.default_rng([self._config.seed, epoch]).permutation(count)
@@ -212,17 +213,20 @@ class DiffusionObjective(Objective):
         self.schedule = make_scheduler(kind=config.prediction)
         self.alpha_bars = alpha_bars(self.schedule)
 
-    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
+    def draw(self, batch: Batch, generator: torch.Generator, part: Part | None = None) -> Batch:
         """Latents from their posteriors, timesteps, the labels that are left, and the noise to add."""
         mean, std = batch["mean"], batch["std"]
+        part = part or Part(range(len(mean)), len(mean))
+        whole = mean.new_empty(part.whole, *mean.shape[1:])
         drawn = {
-            "z0": mean + std * standard_normal(mean, generator),
-            "t": sample_timesteps(len(mean), len(self.alpha_bars), generator),
+            "z0": mean + std * part.take(standard_normal(whole, generator)),
+            "t": part.take(sample_timesteps(part.whole, len(self.alpha_bars), generator)),
         }
         if self.config.model.num_classes is not None:
             null = null_label(self.model.unet)
-            drawn["label"] = drop_labels(batch["label"], null, self.config.label_dropout, generator)
-        return {**drawn, "noise": standard_normal(mean, generator)}
+            hidden = part.take(drop_labels(torch.zeros(part.whole), 1, self.config.label_dropout, generator))
+            drawn["label"] = batch["label"].masked_fill(hidden.bool(), null)
+        return {**drawn, "noise": part.take(standard_normal(whole, generator))}
 
     def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
         """Terms `[B]`: loss, the sum of mse (about 1 for an untrained net) and variance_nll in nats; chi2."""

@@ -5,7 +5,8 @@ Each fault is reported in one line and loses nothing that was saved:
 - a step with NaN or infinity in its loss or gradient changes no weight, and such weights are never saved;
 - a signal ends the run after the current step, and the state is saved;
 - a lock admits one training process to a run folder;
-- the death of a process that reads samples is noticed, and none of them outlives the training process.
+- the death of a process that reads samples is noticed, and none of them outlives the training process;
+- so is the death of a process that trains with this one.
 """
 
 import errno
@@ -28,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from jeppa.config import OptimConfig
 from jeppa.errors import ConfigError, TrainingError
 from jeppa.machine import lacks_memory
+from jeppa.train.ranks import is_lost_process
 from jeppa.train.step import TrainState
 
 # Errors of the disk, not of a program that asks for a file which does not exist.
@@ -58,6 +60,11 @@ def explain_failures(run: Path, optim: OptimConfig, resolution: int) -> Iterator
 
 def _describe(error: Exception, run: Path, optim: OptimConfig, resolution: int) -> str | None:
     text = " ".join(str(error).split())
+    if is_lost_process(error):
+        return (
+            f"{run}: another process of this training ended; the checkpoints are intact: start all of them again with "
+            "--resume, with as many processes as you like"
+        )
     if lacks_memory(error):
         return f"{run}: out of memory {_remedy(optim, resolution)}"
     if _SYSTEM in text if isinstance(error, SafetensorError) else getattr(error, "errno", None) in _DISK:
@@ -150,9 +157,8 @@ class StopSignal:
         return self._number is not None
 
     def interrupt(self) -> None:
-        """Raise `Interrupted` for the signal that came."""
-        assert self._number is not None
-        raise Interrupted(self._number)
+        """Raise `Interrupted` for the signal that came, to this process or to another one of the training."""
+        raise Interrupted(self._number or signal.SIGTERM)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

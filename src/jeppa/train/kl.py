@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from jeppa.config import VAERun
 from jeppa.distributions import DiagonalGaussian
+from jeppa.train.ranks import mean_of_batch
 from jeppa.train.step import Terms
 
 RATE_MEMORY = 0.95
@@ -52,18 +53,21 @@ class KLTerm(nn.Module):
         share = min(1.0, (float(self.steps) + 1.0) / self.warmup) if self.warmup else 1.0
         return (self.log_beta + PROPORTIONAL * self._error()).exp() * share
 
-    def forward(self, posterior: DiagonalGaussian, dims: int, means: Terms | None = None) -> Terms:
+    def forward(
+        self, posterior: DiagonalGaussian, dims: int, means: Terms | None = None, counted: Tensor | None = None
+    ) -> Terms:
         """Terms `[B]`: `weighted` (nats), `rate` (bits a dimension of the image) and, for the log, those of channels.
 
         Args:
             posterior: over `[B,C,h,w]`.
             dims: dimensions of the image, 3*H*W.
             means: those of these terms over the whole batch, where the posterior is that of a part.
+            counted: which samples count, where other processes have the rest of the batch; see `mean_of_batch`.
         """
         element = posterior.element_kl()
         channel = element.flatten(2).mean(2)
         rate = element.detach().flatten(1).sum(1) / dims / math.log(2.0)
-        weighted = self.beta * self._pressed(channel, means) * element[0, 0].numel()
+        weighted = self.beta * self._pressed(channel, means, counted) * element[0, 0].numel()
         mean = posterior.mean.detach().flatten(2)
         terms = {"weighted": weighted, "rate": rate, "beta": self.beta.detach().expand_as(rate)}
         for index in range(channel.shape[1]):
@@ -84,16 +88,17 @@ class KLTerm(nn.Module):
         if int(self.steps) > self.warmup:
             self.log_beta += INTEGRAL * self._error().clamp(-INTEGRATED_ERROR, INTEGRATED_ERROR)
 
-    def _pressed(self, channel: Tensor, means: Terms | None) -> Tensor:
+    def _pressed(self, channel: Tensor, means: Terms | None, counted: Tensor | None) -> Tensor:
         """Sum over channels of KL a cell, `[B]`; channels whose batch mean is below the free bits give no gradient.
 
         Source: Kingma et al., arXiv 1606.04934, equation 16, with a channel for a group.
         """
         if not self.free_nats:
             return channel.sum(1)
-        mean = channel.detach().mean(0)
-        if means is not None:
-            mean = torch.stack([means[f"kl_{index}"] for index in range(len(mean))]) * math.log(2.0)
+        if means is None:
+            mean = mean_of_batch(channel.detach(), counted)
+        else:
+            mean = torch.stack([means[f"kl_{index}"] for index in range(channel.shape[1])]) * math.log(2.0)
         pressed = (mean > self.free_nats).to(channel)
         return (pressed * channel + (1.0 - pressed) * self.free_nats).sum(1)
 

@@ -2,7 +2,8 @@
 
     for record in train(VAEObjective(config), Path("run")): ...
 
-All randomness is a function of (seed, step), so a resumed run takes the same steps as an uninterrupted one.
+All randomness is a function of (seed, step), so a resumed run takes the same steps as an uninterrupted one. Started by
+`accelerate launch` or torchrun, the loop runs in many processes, which take each step together; see `train.ranks`.
 
 Each record goes to `log.jsonl` and TensorBoard too.
 """
@@ -10,19 +11,19 @@ Each record goes to `log.jsonl` and TensorBoard too.
 import json
 import time
 from collections.abc import Collection, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, PartialState
 from torch.utils.tensorboard import SummaryWriter
 
 from jeppa.errors import TrainingError
 from jeppa.files import write_text_atomically
 from jeppa.runtime import lay_out
 from jeppa.train.faults import BAD_STEPS_IN_A_ROW, RunLock, StopSignal, blame, check_finite, explain_failures, explosion
+from jeppa.train.ranks import Ranks, joined_ranks, make_accelerator
 from jeppa.train.run_folder import Change, open_run, restore, store
 from jeppa.train.step import Objective, Stepper, Terms, make_state, training_runtime
 
@@ -100,71 +101,79 @@ def train(
             another process trains in it.
         CheckpointError: a checkpoint cannot be written or none can be read.
         TrainingError: ten steps in a row gave a non-finite loss or gradient, or a weight is not finite; memory or
-            disk do not suffice; a process that reads images died.
+            disk do not suffice; a process that reads images, or that trains with this one, died.
         Interrupted: a signal came; everything is saved.
     """
     config = objective.config
-    with RunLock(run), explain_failures(run, config.optim, config.data.resolution):
-        yield from _train(objective, run, resume, allow)
+    with explain_failures(run, config.optim, config.data.resolution), joined_ranks() as ranks, ExitStack() as held:
+        ranks.from_first(lambda: bool(held.enter_context(RunLock(run))))
+        yield from _train(objective, run, resume, allow, ranks)
 
 
-def _train(objective: Objective, run: Path, resume: bool, allow: Collection[Change]) -> Iterator[StepRecord]:
+def _train(
+    objective: Objective, run: Path, resume: bool, allow: Collection[Change], ranks: Ranks
+) -> Iterator[StepRecord]:
     data, optim = objective.data, objective.config.optim
-    opened = open_run(run, objective.config, data.describe(), resume, allow)
-    objective.to(PartialState().device)
-    runtime = training_runtime(objective)
-    accelerator = Accelerator()
+    inputs = data.describe()
+    opened = ranks.from_first(lambda: open_run(run, objective.config, inputs, resume, allow))
+    accelerator = make_accelerator(ranks)
+    objective.to(accelerator.device)
+    ranks.equalise(objective)
+    runtime = ranks.from_first(lambda: training_runtime(objective, ranks))
     lay_out(objective, runtime)
     state, start = make_state(objective), 0
     if opened.checkpoint is not None:
         restore(opened.checkpoint, state)
         start = opened.checkpoint.step
     wrapped, optimizer = accelerator.prepare(objective, state.optimizer)
-    stepper = Stepper(objective, wrapped, optimizer, accelerator, runtime)
-    log = RunLog(run, start)
+    stepper = Stepper(objective, wrapped, optimizer, accelerator, runtime, ranks)
+    log = RunLog(run, start) if ranks.is_first else None
     notes = "; ".join([*opened.notes, str(runtime)])
     yield StepRecord(start, optim.steps, data.images_seen(start), 0.0, {}, notes)
 
     window, bad, began = _Window(), 0, time.perf_counter()
-    with StopSignal() as stop, closing(data.batches(start, optim.steps)) as batches:
+    with StopSignal() as stop, closing(data.batches(start, optim.steps, ranks)) as batches:
         for step, batch in enumerate(batches, start + 1):
-            result = stepper.take(batch, step_generator(objective.config.seed, step, accelerator))
-            note, bad = ("", 0) if result.norm is not None else (blame(objective, result.terms), bad + 1)
+            part = data.part(step - 1, ranks)
+            result = stepper.take(batch, step_generator(objective.config.seed, step), part)
+            note, bad = ("", 0) if result.norm is not None else (blame(objective, result.means), bad + 1)
             if bad == BAD_STEPS_IN_A_ROW:
                 raise TrainingError(explosion(run, step, note))
             state.schedule.step()
             if result.norm is not None:
                 state.advance()
-                window.add(result.terms, result.norm)
+                window.add(result.means, result.norm)
             else:
                 window.skipped += 1
                 note = f"step {step} skipped: {note} is not finite"
             images = data.images_seen(step)
             speed = (images - data.images_seen(start)) / (time.perf_counter() - began)
             figures: dict[str, float] = {}
-            stopping = stop.received
+            stopping = ranks.any(stop.received)
             last = step == optim.steps or stopping
             saving = step % optim.save_every == 0 or last
             if saving:
                 check_finite(run, step, state)
             if step % optim.log_every == 0 or last:
                 figures = _log_line(objective, window, step, float(state.schedule.get_last_lr()[0]), speed)
-                log.write(figures)
+                if log is not None:
+                    log.write(figures)
                 window = _Window()
-            if step % optim.sample_every == 0 or last:
+            if ranks.is_first and (step % optim.sample_every == 0 or last):
                 with state.use_average():
                     objective.draw_samples(run / "samples" / f"step-{step:06d}.png")
-            if saving:
+            if ranks.is_first and saving:
                 store(run, step, state, opened.origin)
             yield StepRecord(step, optim.steps, images, speed, figures, note)
             if stopping:
                 stop.interrupt()
-    log.close()
+    if log is not None:
+        log.close()
 
 
-def step_generator(seed: int, step: int, accelerator: Accelerator) -> torch.Generator:
-    """The source of all noise in one step of one process."""
-    words = np.random.SeedSequence([seed, step, accelerator.process_index]).generate_state(1)
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The source of all noise in one step."""
+    words = np.random.SeedSequence([seed, step, 0]).generate_state(1)
     return torch.Generator().manual_seed(int(words[0]))
 
 
@@ -176,8 +185,8 @@ class _Window:
         self.count = 0
         self.skipped = 0
 
-    def add(self, terms: Terms, norm: float) -> None:
-        for key, value in {**{k: float(v.mean()) for k, v in terms.items()}, "grad_norm": norm}.items():
+    def add(self, means: Terms, norm: float) -> None:
+        for key, value in {**{k: float(v) for k, v in means.items()}, "grad_norm": norm}.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
         self.count += 1
 

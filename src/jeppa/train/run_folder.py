@@ -93,7 +93,7 @@ def compare_data(run: Path, saved: Flat | None, wanted: Flat, allow: Collection[
 
 def describe_environment_changes(saved: Flat | None, now: Flat) -> list[str]:
     """Differences of machine and versions, which make the weights differ in rounding from those of an unbroken run."""
-    changes = [] if saved is None else list(_differences(saved, now).values())
+    changes = [] if saved is None else list(_differences({"processes": 1, **saved}, now).values())
     return [f"not bitwise the unbroken run: {'; '.join(changes)}"] if changes else []
 
 
@@ -318,6 +318,7 @@ def _environment() -> dict[str, Any]:
     """What else, beside settings and data, decides every bit of the weights."""
     return {
         "device": str(PartialState().device),
+        "processes": PartialState().num_processes,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from jeppa.config import OptimConfig, RunConfig
 from jeppa.data import ImageSource
 from jeppa.runtime import Runtime, choose_runtime, lay_out
+from jeppa.train.ranks import ALONE, COUNTED, Part, Ranks, mean_of_batch
 
 Batch = dict[str, Tensor]
 """Tensors whose first dimension is that of the samples, so that a batch can be cut into parts."""
@@ -44,8 +45,14 @@ class TrainingData(ABC):
     source: ImageSource
 
     @abstractmethod
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
-        """The batches of steps `start` to `stop - 1`, a pure function of the run's seed."""
+    def batches(self, start: int, stop: int, ranks: Ranks = ALONE) -> Generator[Batch, None, None]:
+        """The batches of steps `start` to `stop - 1`, a pure function of the run's seed.
+
+        Args:
+            start: first step, from 0.
+            stop: the step after the last one.
+            ranks: of each batch only the part of this process is read; by default the whole.
+        """
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -53,7 +60,11 @@ class TrainingData(ABC):
 
     @abstractmethod
     def images_seen(self, steps: int) -> int:
-        """How many images the first `steps` steps take."""
+        """How many images the first `steps` steps take, in all processes."""
+
+    def part(self, step: int, ranks: Ranks) -> Part:
+        """The samples of step `step`, from 0, that this process takes."""
+        return ranks.part(self.images_seen(step + 1) - self.images_seen(step))
 
     @abstractmethod
     def batch_shape(self) -> tuple[int, ...]:
@@ -74,12 +85,13 @@ class Objective(nn.Module):
     coupled = False
 
     @abstractmethod
-    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Make all random choices of a step.
+    def draw(self, batch: Batch, generator: torch.Generator, part: Part | None = None) -> Batch:
+        """Make all random choices of a step: those of the whole batch, of which this process takes its part.
 
         Args:
             batch: what `data.batches` yields.
             generator: the only source of noise; seeded from the run's seed and the step.
+            part: what the batch is of that of the step; None for all of it.
 
         Returns:
             The batch as `forward` needs it.
@@ -171,11 +183,13 @@ class StepResult:
     """What came of a step.
 
     Args:
-        terms: the objective's, of every sample `[B]`, detached.
+        terms: the objective's, of every sample of this process `[B]`, detached.
+        means: theirs over the whole batch.
         norm: of all gradients before clipping; None where loss or gradient was not finite and nothing was changed.
     """
 
     terms: Terms
+    means: Terms
     norm: float | None
 
 
@@ -189,6 +203,7 @@ class Stepper:
         optimizer: over its groups.
         accelerator: what wrapped both.
         runtime: how the net is laid out.
+        ranks: the processes that train together.
     """
 
     objective: Objective
@@ -196,41 +211,59 @@ class Stepper:
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
     runtime: Runtime
+    ranks: Ranks = ALONE
 
-    def take(self, batch: Batch, generator: torch.Generator) -> StepResult:
-        """Train on one of the objective's batches; state moves once, by the means over the whole of it."""
-        optim = self.objective.config.optim
-        drawn = place(self.objective.draw(batch, generator), self.accelerator.device, self.runtime)
+    def take(self, batch: Batch, generator: torch.Generator, part: Part | None = None) -> StepResult:
+        """Train on one of the objective's batches, of which `part` says what it is of the step's.
+
+        State moves once, by the means over the whole batch.
+        """
+        count = _batch_size(batch)
+        part = part or Part(range(count), count)
+        drawn = self.objective.draw(batch, generator, part)
+        if self.ranks.count > 1:
+            drawn[COUNTED] = torch.full((count,), float(part.counts))
+        drawn = place(drawn, self.accelerator.device, self.runtime)
         self.optimizer.zero_grad()
-        terms = self._add_gradients(split_batch(drawn, optim))
-        means = _mean_terms(terms)
-        norms = [float(self.accelerator.clip_grad_norm_(group, optim.clip_norm)) for group in self.objective.groups()]
+        terms = self._add_gradients(split_batch(drawn, self.objective.config.optim, part.whole), part.whole)
+        means = _mean_terms(terms, drawn.get(COUNTED))
+        clip = self.objective.config.optim.clip_norm
+        norms = [float(self.accelerator.clip_grad_norm_(group, clip)) for group in self.objective.groups()]
         norm = float(np.sqrt(np.square(norms).sum()))
         if not np.isfinite(norm) or not bool(means["loss"].isfinite()):
             self.optimizer.zero_grad()
-            return StepResult(terms, None)
+            return StepResult(terms, means, None)
         self.optimizer.step()
         self.objective.advance(means)
-        return StepResult(terms, norm)
+        return StepResult(terms, means, norm)
 
-    def _add_gradients(self, batches: list[Batch]) -> Terms:
-        """Add the gradients of the mean loss over all parts together; returns the terms of every sample."""
-        means = self._measure_means(batches) if len(batches) > 1 and self.objective.coupled else None
-        count = sum(_batch_size(batch) for batch in batches)
+    def _add_gradients(self, batches: list[Batch], whole: int) -> Terms:
+        """Add the gradients of the mean loss over the `whole` batch; returns the terms of every own sample.
+
+        Processes that train together average their gradients, so each takes its loss as many times as there are.
+        """
+        means = self._measure_means(batches) if self._in_parts(batches) and self.objective.coupled else None
         terms_of_parts = []
         for batch in batches:
             with self._synchronised(batch is batches[-1]):
                 with autocast(self.accelerator.device, self.runtime):
                     terms = self.wrapped(batch, means)
-                self.accelerator.backward(terms["loss"].sum() / count)
+                loss = terms["loss"] * batch.get(COUNTED, 1.0)
+                self.accelerator.backward(loss.sum() * self.ranks.count / whole)
             terms_of_parts.append({key: value.detach() for key, value in terms.items()})
         return _join_terms(terms_of_parts)
+
+    def _in_parts(self, batches: list[Batch]) -> bool:
+        """Whether any process has more than one part: all of them must exchange their means at the same place."""
+        return len(batches) > 1 or (self.ranks.count > 1 and self.objective.config.optim.micro_batch is not None)
 
     @torch.no_grad()
     def _measure_means(self, batches: list[Batch]) -> Terms:
         """The means over the whole batch of terms that do not depend on such means."""
+        own = [{key: value for key, value in batch.items() if key != COUNTED} for batch in batches]
         with autocast(self.accelerator.device, self.runtime):
-            return _mean_terms(_join_terms([self.objective(batch) for batch in batches]))
+            terms = _join_terms([self.objective(batch) for batch in own])
+        return _mean_terms(terms, _join_terms(batches).get(COUNTED))
 
     @contextmanager
     def _synchronised(self, last: bool) -> Iterator[None]:
@@ -242,39 +275,46 @@ class Stepper:
                 yield
 
 
-def training_runtime(objective: Objective) -> Runtime:
+def training_runtime(objective: Objective, ranks: Ranks = ALONE) -> Runtime:
     """The runtime in which loss and gradient of what is computed at a time take the least time on this machine.
 
     On a CUDA device blocks are compiled too: a run is long enough to pay for it.
     """
     optim, cpu = objective.config.optim, torch.device("cpu")
+    part = objective.data.part(0, ranks)
 
     def work(runtime: Runtime) -> None:
         handles = lay_out(objective, runtime)
-        batch = objective.draw(next(iter(objective.data.batches(0, 1))), torch.Generator().manual_seed(0))
+        own = next(iter(objective.data.batches(0, 1, ranks)))
+        batch = objective.draw(own, torch.Generator().manual_seed(0), part)
         with autocast(cpu, runtime):
-            terms = objective(split_batch(place(batch, cpu, runtime), optim)[0])
+            terms = objective(split_batch(place(batch, cpu, runtime), optim, part.whole)[0])
         terms["loss"].mean().backward()
         objective.zero_grad()
         for handle in handles:
             handle.remove()
 
-    count, *sample = objective.data.batch_shape()
-    shape = (min(count, optim.micro_batch or count), *sample)
+    count = len(part.rows)
+    shape = (min(count, optim.micro_batch or count), *objective.data.batch_shape()[1:])
     chosen = choose_runtime(optim.precision, objective, f"training on {shape}", work)
     on_cuda = next(objective.parameters()).device.type == "cuda"
     return replace(chosen, compiled=True) if on_cuda and optim.precision != "exact" else chosen
 
 
-def split_batch(batch: Batch, optim: OptimConfig) -> list[Batch]:
+def split_batch(batch: Batch, optim: OptimConfig, whole: int | None = None) -> list[Batch]:
     """Cut a batch into the parts that are computed at a time, in order; the last may be smaller.
+
+    Args:
+        batch: the samples of this process.
+        optim: `micro_batch` and `batch_size` of it.
+        whole: how many samples the step has in all processes; None for those of `batch`.
 
     A step with fewer, larger crops has about as many pixels as any other, so a part of it is the same share of the
     step, but at least one crop.
     """
     if optim.micro_batch is None:
         return [batch]
-    size = max(1, optim.micro_batch * _batch_size(batch) // optim.batch_size)
+    size = max(1, optim.micro_batch * (whole or _batch_size(batch)) // optim.batch_size)
     cut = {key: value.split(size) for key, value in batch.items()}
     return [dict(zip(cut, part, strict=True)) for part in zip(*cut.values(), strict=True)]
 
@@ -302,5 +342,9 @@ def _join_terms(parts: list[Terms]) -> Terms:
     return {key: torch.cat([terms[key] for terms in parts]) for key in parts[0]}
 
 
-def _mean_terms(terms: Terms) -> Terms:
-    return {key: value.mean() for key, value in terms.items()}
+def _mean_terms(terms: Terms, counted: Tensor | None) -> Terms:
+    """Means of `[B]` over the whole batch; of all terms in one exchange where several processes have parts of it."""
+    if counted is None:
+        return {key: value.mean() for key, value in terms.items()}
+    means = mean_of_batch(torch.stack([value.float() for value in terms.values()], dim=1), counted)
+    return dict(zip(terms, means, strict=True))

@@ -23,6 +23,7 @@ from jeppa.data.images import contact_sheet
 from jeppa.distributions import standard_normal
 from jeppa.lpips import load_lpips
 from jeppa.train.diffusion import weights_hash
+from jeppa.train.ranks import Part, find_ranks
 from jeppa.train.step import Batch, Objective, Terms
 from jeppa.train.vae import CropData
 from jeppa.vae import FACTOR
@@ -67,11 +68,13 @@ class TextureObjective(Objective):
             torch.manual_seed(config.seed)
             self.model.add_texture_head(config.model)
             self.discriminator = Discriminator(config.discriminator_channels)
+        self.discriminator.requires_grad_(config.adversarial > 0.0)
         self._lpips = load_lpips("alex") if config.perceptual else None
         side = config.data.resolution
         self.register_buffer("older", torch.zeros(config.replay, INPUTS + 3, side, side))
         self.register_buffer("stored", torch.zeros((), dtype=torch.int64))
-        self._made: Tensor | None = None
+        self._made: list[Tensor] = []
+        self._part = Part(range(1), 1)
 
     @property
     def head(self) -> TextureHead:
@@ -79,20 +82,24 @@ class TextureObjective(Objective):
         assert self.model.texture_head is not None
         return self.model.texture_head
 
-    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
+    def draw(self, batch: Batch, generator: torch.Generator, part: Part | None = None) -> Batch:
         """Crops, the noise of the head and of the penalty, how far LPIPS shifts the crops, and older crops."""
         x = batch["x"]
         count, _, height, width = x.shape
+        self._part = part = part or Part(range(count), count)
+        self._made = []
+        whole = part.whole
         shape = (self.head.latent_noise_channels, height // FACTOR, width // FACTOR)
         drawn = {
             "x": x,
-            "noise": standard_normal(x.new_empty(count, *shape), generator),
-            "shaken": PENALTY_NOISE * standard_normal(x, generator),
+            "noise": part.take(standard_normal(x.new_empty(whole, *shape), generator)),
+            "shaken": PENALTY_NOISE * part.take(standard_normal(x.new_empty(whole, *x.shape[1:]), generator)),
             "moved": torch.randint(FACTOR, (2,), generator=generator).expand(count, 2),
         }
         filled = min(int(self.stored), len(self.older))
-        if filled >= count and x.shape[2] == self.older.shape[2]:
-            drawn["older"] = self.older[torch.randint(filled, (count,), generator=generator)]
+        if filled >= whole and x.shape[2] == self.older.shape[2]:
+            drawn["older"] = self.older[part.take(torch.randint(filled, (whole,), generator=generator))]
+            drawn["replaced"] = part.take(torch.arange(whole) >= whole // 2)
         return drawn
 
     def forward(self, batch: Batch, means: Terms | None = None) -> Terms:
@@ -106,7 +113,7 @@ class TextureObjective(Objective):
         with torch.autocast(x.device.type, enabled=False):
             made = add_texture(mean, logvar, direction, self.config.k)
         shown = torch.cat([made.detach(), mean, logvar, x], dim=1)
-        self._made = shown
+        self._made.append(shown)
         terms = {"fidelity": 0.5 * ((x - made).square() * (-logvar).exp()).flatten(1).mean(1)}
         loss = self.config.fidelity * terms["fidelity"]
         if self._lpips is not None:
@@ -122,12 +129,12 @@ class TextureObjective(Objective):
 
     def advance(self, means: Terms) -> None:
         """Keep the textured crops for later steps."""
-        if self._made is None or not len(self.older) or self._made.shape[2] != self.older.shape[2]:
+        if not len(self.older) or self._made[0].shape[2] != self.older.shape[2]:
             return
-        first = int(self.stored)
-        places = [(first + i) % len(self.older) for i in range(len(self._made))]
-        self.older[places] = self._made
-        self.stored += len(self._made)
+        made, first = find_ranks().gather(torch.cat(self._made), self._part), int(self.stored)
+        places = [(first + i) % len(self.older) for i in range(len(made))]
+        self.older[places] = made
+        self.stored += len(made)
 
     def groups(self) -> list[list[nn.Parameter]]:
         """The head, and the discriminator."""
@@ -164,8 +171,7 @@ class TextureObjective(Objective):
     def _judge(self, shown: Tensor, batch: Batch) -> Terms:
         """Loss of the discriminator, half on crops made now and half on older ones, and the share of right verdicts."""
         if "older" in batch:
-            half = len(shown) // 2
-            shown = torch.cat([shown[:half], batch["older"][half:]])
+            shown = torch.where(batch["replaced"].view(-1, 1, 1, 1), batch["older"], shown)
         made, mean, logvar, x = shown.split(3, dim=1)
         real, false = (self.discriminator(picture, mean, logvar) for picture in (x, made))
         shaken = batch["shaken"]

@@ -28,6 +28,7 @@ from jeppa.lpips import load_lpips
 from jeppa.shipped import find_shipped
 from jeppa.train.faults import load_batches
 from jeppa.train.kl import KLTerm, latent_summary
+from jeppa.train.ranks import ALONE, COUNTED, Part, Ranks, mean_of_batch
 from jeppa.train.step import Batch, Objective, Terms, TrainingData
 from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
 from jeppa.vae.codec import measure
@@ -56,12 +57,12 @@ class CropData(TrainingData):
         self._vae = vae
         self._decoded = make_image_cache(self.source, config.data)
 
-    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
+    def batches(self, start: int, stop: int, ranks: Ranks = ALONE) -> Generator[Batch, None, None]:
         """Batches of crops `{"x": [B,3,R,R], "label": [B], "position": [B]}`."""
         sides = {self._plan(step)[0] for step in range(self._config.data.sizes)}
         crops = _SizedCrops({side: self.crops(side) for side in sides})
         keys = (
-            [(self._plan(step)[0], position) for position in range(self.images_seen(step), self.images_seen(step + 1))]
+            [(self._plan(step)[0], self.images_seen(step) + row) for row in self.part(step, ranks).rows]
             for step in range(start, stop)
         )
         yield from load_batches(crops, keys, self._config.data.workers)
@@ -142,11 +143,12 @@ class VAEObjective(Objective):
         if init is None:
             self._start_linear()
 
-    def draw(self, batch: Batch, generator: torch.Generator) -> Batch:
+    def draw(self, batch: Batch, generator: torch.Generator, part: Part | None = None) -> Batch:
         """Add the noise of the latent's posterior to the crops and, for LPIPS, how far they are shifted."""
         count, _, height, width = batch["x"].shape
-        like = batch["x"].new_empty(count, self.config.model.latent_channels, height // FACTOR, width // FACTOR)
-        drawn = {**batch, "noise": standard_normal(like, generator)}
+        part = part or Part(range(count), count)
+        like = batch["x"].new_empty(part.whole, self.config.model.latent_channels, height // FACTOR, width // FACTOR)
+        drawn = {**batch, "noise": part.take(standard_normal(like, generator))}
         if self._lpips is not None:
             drawn["moved"] = torch.randint(FACTOR, (2,), generator=generator).expand(count, 2)
         return drawn
@@ -158,13 +160,13 @@ class VAEObjective(Objective):
         decoded = self.model.decode(posterior.mean + posterior.std * batch["noise"])
         with torch.autocast(x.device.type, enabled=False):
             squared_error = (x - decoded.mean.detach()).square().flatten(1).mean(1)
-            shared_logvar = self.model.shared_logvar
+            shared_logvar, counted = self.model.shared_logvar, batch.get(COUNTED)
             if self.training:
-                error = squared_error.mean() if means is None else means["squared_error"]
+                error = mean_of_batch(squared_error, counted) if means is None else means["squared_error"]
                 shared_logvar = self.model.shared_logvar_after(error)
             reconstruction = self.model.arm.loss(x, decoded, shared_logvar)
             dims = x[0].numel()
-            latent = self.kl(posterior, dims, means)
+            latent = self.kl(posterior, dims, means, counted)
             distortion = -decoded.log_prob(x).detach() / dims / math.log(2.0)
             loss = (reconstruction + latent.pop("weighted")) / dims
             if self._lpips is not None:
