@@ -12,6 +12,7 @@ ADDED = {
     "pipeline/drawing.py",
     "pipeline/looking.py",
     "pipeline/regions.py",
+    "pipeline/rough.py",
     "vae/ldm_keys.py",
     "cli/exchange.py",
     "pipeline/card.py",

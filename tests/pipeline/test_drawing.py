@@ -1,5 +1,6 @@
 """Samples that are watched are the samples that are not: `jeppa.pipeline.drawing`."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,14 @@ def test_a_grid_varies_one_setting(diffusion_folder: Path):
         draw_grid(model, [0], "steps", [2, 0], SETTINGS)
     with pytest.raises(ConfigError, match="axis"):
         draw_grid(model, [0], "label", [1.0], SETTINGS)  # type: ignore[arg-type]
+
+
+def test_what_the_caller_takes_to_show_a_preview_counts(diffusion_folder: Path):
+    """Red when only the decoding is counted: then a slow page would slow the sampling down without a limit."""
+    model = load_model(diffusion_folder)
+    shown = 0
+    for moment in draw_live(model, [0], SamplerSettings(steps=30, variance="learned"), 0.15):
+        if moment.estimates:
+            shown += 1
+            time.sleep(0.3)
+    assert 1 <= shown <= 3

@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_pixels_of_the_command_line(client, model_name: 
     """Red when the page samples otherwise than `jeppa generate`."""
     settings = SamplerSettings(steps=3, variance="learned")
     generate_files(load_model(model_name), tmp_path, 1, 11, settings)
-    _, gallery, status = call(client, "generate", model_name, "", 11, 3, 0, 1, "learned", 1, 1, 1, "all")
+    _, gallery, status = call(client, "generate", model_name, "", 11, 3, 0, 1, "learned", 1, 1, 1, 0, "all")
     (item,) = gallery["items"]
     expected = np.asarray(Image.open(tmp_path / "000011.png"))
     assert np.array_equal(pixels(client, item["token"]), expected)
@@ -79,10 +79,10 @@ def test_the_same_seed_gives_the_pixels_of_the_command_line(client, model_name: 
 @pytest.mark.parametrize(
     ("change", "field"),
     [({2: 10**9 * 10}, "Seed"), ({3: 10**9}, "Steps"), ({3: 2.5}, "Steps"), ({4: -1}, "Eta"), ({7: "x"}, "Temperature"),
-     ({8: True}, "Pictures"), ({9: None}, "Share to keep"), ({3: {"a": 1}}, "Steps")],
+     ({8: True}, "Pictures"), ({9: None}, "Share to keep"), ({3: {"a": 1}}, "Steps"), ({10: -1}, "Texture")],
 )  # fmt: skip
 def test_a_bad_setting_is_told_by_its_name(client, model_name: str, change: dict, field: str):
-    values = [model_name, "", 0, 2, 0, 1, "learned", 1, 1, 1, "none"]
+    values = [model_name, "", 0, 2, 0, 1, "learned", 1, 1, 1, 0, "none"]
     for at, value in change.items():
         values[at] = value
     *_, status = call(client, "generate", *values)
@@ -91,7 +91,9 @@ def test_a_bad_setting_is_told_by_its_name(client, model_name: str, change: dict
 
 
 def test_an_error_is_told_in_the_language_of_the_page(client, model_name: str):
-    *_, status = call(client, "generate", model_name, "dragon", 0, 2, 0, 1, "learned", 1, 1, 1, "none", language="ru")
+    *_, status = call(
+        client, "generate", model_name, "dragon", 0, 2, 0, 1, "learned", 1, 1, 1, 0, "none", language="ru"
+    )
     assert status["text"].startswith("Настройка не подходит.")
     _, status, *_ = call(client, "look", {"token": "gone"}, model_name, "512", 0.9, language="ru")
     assert status["text"].startswith("Картинки ещё нет")

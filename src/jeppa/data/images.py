@@ -88,6 +88,13 @@ def png_bytes(image: Tensor | Pixels, settings: Mapping[str, str] | None = None)
     return buffer.getvalue()
 
 
+def jpeg_bytes(pixels: Pixels, quality: int = 88) -> bytes:
+    """A JPEG in memory, for what is looked at for a moment only: it takes a tenth of a PNG's time."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
 def write_png(image: Tensor | Pixels, path: Path, settings: Mapping[str, str] | None = None) -> None:
     """Write a PNG atomically: a reader sees the old file or the whole new one, whatever happens between.
 

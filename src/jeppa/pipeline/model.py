@@ -325,6 +325,13 @@ class Model:
         sampler = self._make_sampler(settings, mask)
         return self._generate(seeds, sampler, batch_size_for(self.side(settings.resolution)), watch, texture)
 
+    @torch.no_grad()
+    def decode(self, z0: Tensor, texture: float, seeds: Sequence[int]) -> Tensor:
+        """Pictures `[B,3,8h,8w]` of standardised latents `[B,C,h,w]`, with texture if it is above 0."""
+        if texture == 0.0:
+            return self.codec.decode(z0).mean
+        return self.codec.vae.decode_texture(self.codec.raw(z0), texture, texture_generators(seeds)).mean
+
     def sample_from(self, noise: Tensor, settings: DDIMSettings) -> Iterator[SamplerStep]:
         """Plain DDIM from given noise, `[B,C,h,w]`; errors as for `sample`."""
         return sample_ddim(self._make_denoise(settings.label), noise, self.schedule, DDIM(settings.steps))
@@ -391,15 +398,9 @@ class Model:
                 if watch is not None:
                     watch(step)
             scores = running.score().tolist() or [None] * len(batch)
-            pictures = self._decode(step.zt, texture, batch)
+            pictures = self.decode(step.zt, texture, batch)
             for seed, x, score in zip(batch, pictures, scores, strict=True):
                 yield Sample(seed, x, score)
-
-    @torch.no_grad()
-    def _decode(self, z0: Tensor, texture: float, seeds: Sequence[int]) -> Tensor:
-        if texture == 0.0:
-            return self.codec.decode(z0).mean
-        return self.codec.vae.decode_texture(self.codec.raw(z0), texture, texture_generators(seeds)).mean
 
     def _make_sampler(self, settings: SamplerSettings, mask: Tensor | None) -> Sampler:
         """A sampler for any number of seeds; all settings are checked here, so that no batch fails after another."""

@@ -1,5 +1,7 @@
 """Blend: the way from one picture to another, as a strip and as a loop."""
 
+import io
+import zipfile
 from collections.abc import Iterator
 from html import escape
 from typing import Any, get_args
@@ -22,6 +24,7 @@ from jeppa.studio.parts import (
     status_line,
     telling,
     told,
+    undo_row,
     whole,
 )
 from jeppa.studio.shelf import Kept
@@ -50,7 +53,7 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
                 label_text=t("blend.second"),
                 elem_id="blend-second",
             )
-            model = Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
+            model = page.selector(lambda name: True, t("look.model"))
             method = Radio(
                 [(t(f"blend.{one}"), one) for one in get_args(Method)], value="fade", label=t("blend.method")
             )
@@ -59,6 +62,7 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
             with gr.Accordion(t("page.advanced"), open=False):
                 side = Dropdown([(f"{one}", str(one)) for one in SIDES], value="256", label=t("blend.side"))
                 steps = Slider(1, 100, value=25, step=1, label=t("blend.steps"))
+            undo_row(page, "blend", [model, method, frames, side, steps])
 
     def blend(a: Any, b: Any, name: str, way: Method, count: float, edge: str, ddim_steps: float) -> Iterator[Updates]:
         number = whole(page, count, t("blend.frames"), 2, MOST_FRAMES)
@@ -82,23 +86,45 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
             items.append(
                 {"token": token, "label": f"{100 * share:.0f} %", "alt": t("blend.alt", share=f"{100 * share:.0f}")}
             )
-            yield {strip: {"items": list(items)}, status: told(t("blend.step", done=len(items), total=number))}
+            yield {
+                strip: {"items": list(items), "columns": number},
+                status: told(t("blend.step", done=len(items), total=number)),
+            }
         round_trip = pictures + pictures[-2:0:-1]
         gif = page.shelf.put(Kept(animation_bytes(round_trip, "GIF"), "image/gif", "blend.gif"))
         lossless = page.shelf.put(
             Kept(animation_bytes(round_trip, "PNG", encode_settings(**about)), "image/png", "blend.png")
         )
-        yield {loop: _loop(page, lossless, gif), strip: {"items": items}, status: told(t("blend.done", number=number))}
+        archive = page.shelf.put(Kept(_zipped(page, items), "application/zip", "frames.zip"))
+        files = {"save_gif": gif, "save_png": lossless, "save_frames": archive}
+        yield {
+            loop: _loop(page, lossless, files),
+            strip: {"items": items, "columns": number},
+            status: told(t("blend.done", number=number)),
+        }
 
     go.click(telling(page, status, blend), [first, second, model, method, frames, side, steps], [loop, strip, status],
              api_name="blend", show_progress="hidden", concurrency_id="model")  # fmt: skip
 
 
-def _loop(page: Page, lossless: str, gif: str) -> str:
-    """The animation with its files."""
-    alt, save_gif, save_png = (escape(page.texts(f"blend.{key}")) for key in ("loop_alt", "save_gif", "save_png"))
+def _zipped(page: Page, items: list[dict[str, str]]) -> bytes:
+    """The frames, each a PNG with its settings, in one file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for item in items:
+            kept = page.shelf.get(item["token"])
+            if kept is not None:
+                archive.writestr(kept.name, kept.content)
+    return buffer.getvalue()
+
+
+def _loop(page: Page, shown: str, files: dict[str, str]) -> str:
+    """The animation with its files, by the key of what the link says."""
+    links = "".join(
+        f'<a class="jp-link" download href="/shelf/{token}">{escape(page.texts(f"blend.{key}"))}</a>'
+        for key, token in files.items()
+    )
     return (
-        f'<div class="jp-box"><figure class="jp-animation"><img src="/shelf/{lossless}" alt="{alt}"/>'
-        f'<figcaption class="jp-row"><a class="jp-link" download href="/shelf/{gif}">{save_gif}</a>'
-        f'<a class="jp-link" download href="/shelf/{lossless}">{save_png}</a></figcaption></figure></div>'
+        f'<div class="jp-box"><figure class="jp-animation"><img src="/shelf/{shown}" '
+        f'alt="{escape(page.texts("blend.loop_alt"))}"/><figcaption class="jp-row">{links}</figcaption></figure></div>'
     )

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from jeppa.config import SamplerSettings, parse
-from jeppa.data.images import Levels, colour_map, to_pixels
+from jeppa.data.images import Levels, colour_map, jpeg_bytes, to_pixels
 from jeppa.errors import ConfigError
 from jeppa.outputs import DIGITS, PREVIEW_SCALE, LeastUncertain, count_candidates, encode_settings
 from jeppa.pipeline import Moment, Sample, draw_grid, draw_live
@@ -26,8 +26,10 @@ from jeppa.studio.parts import (
     status_line,
     telling,
     told,
+    undo_row,
     whole,
 )
+from jeppa.studio.shelf import Kept
 
 MOST = 16
 STEPS = 25
@@ -35,29 +37,28 @@ MOST_STEPS = 1000
 LAST_SEED = 2**32 - 1 - 10 * MOST
 SHARES = {"fit": 0.15, "all": None, "none": 0.0}
 AXES = ("steps", "eta", "temperature", "guidance")
-KEYS = ("model", "label", "seed", "steps", "eta", "guidance", "variance", "temperature", "number", "keep")
+KEYS = ("model", "label", "seed", "steps", "eta", "guidance", "variance", "temperature", "number", "keep", "texture")
 """The settings that a PNG carries and the page restores, in the order of the controls."""
 
 
 def build_generate(page: Page, blocks: gr.Blocks) -> None:
     """Put the tab's parts on the page and tie them to the library."""
     t = page.texts
-    names = page.models.names(draws)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             status = status_line()
             live = part("live", elem_id="generate-live")
-            gallery = part("gallery", hint=t("generate.empty"), elem_id="generate-gallery")
+            gallery = part("gallery", hint=t("generate.empty"), keeps=True, elem_id="generate-gallery")
         with gr.Column(scale=1, min_width=300):
-            model = Dropdown(names, value=names[0], label=t("generate.model"))
+            model = page.selector(draws, t("generate.model"))
             label = Dropdown([(t("generate.any"), "")], value="", label=t("generate.label"), allow_custom_value=True)
-            with gr.Row():
+            with gr.Row(equal_height=True, elem_classes="jp-seed"):
                 seed = Number(0, precision=0, minimum=0, maximum=2**32 - 1, label=t("generate.seed"), min_width=120)
-                number = Slider(1, MOST, value=4, step=1, label=t("generate.number"), min_width=120)
+                surprise = gr.Button(t("generate.surprise"), min_width=130)
+            number = Slider(1, MOST, value=4, step=1, label=t("generate.number"))
             with gr.Row():
                 go = gr.Button(t("generate.go"), variant="primary", min_width=120, elem_id="generate-go")
                 stop = gr.Button(t("generate.stop"), variant="stop", min_width=90, elem_id="generate-stop")
-            surprise = gr.Button(t("generate.surprise"))
             steps = Slider(1, 100, value=STEPS, step=1, label=t("generate.steps"))
             guidance = Slider(0, 8, value=1, step=0.1, label=t("generate.guidance"), info=t("generate.guidance_info"))
             keep = Slider(0.1, 1, value=1, step=0.05, label=t("generate.keep"), info=t("generate.keep_info"))
@@ -66,6 +67,7 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
                 variance = Radio([(t("generate.learned"), "learned"), (t("generate.none"), "none")], value="learned",
                                     label=t("generate.variance"))  # fmt: skip
                 temperature = Slider(0, 1.5, value=1, step=0.05, label=t("generate.temperature"))
+                texture = Slider(0, 3, value=0, step=0.05, label=t("generate.texture"), info=t("look.texture_info"))
                 watch = Radio(
                     [(t(f"generate.watch_{key}"), key) for key in SHARES], value="fit", label=t("generate.watch")
                 )
@@ -77,17 +79,19 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
                 dropped = part("drop", None, elem_id="generate-restore", label_text=t("generate.restore_drop"))
                 found = gr.HTML("", apply_default_css=False)
                 apply = gr.Button(t("generate.apply"))
+            controls = [model, label, seed, steps, eta, guidance, variance, temperature, number, keep, texture]
+            undo_row(page, "generate", [*controls, watch, axis, values])
     actions = _GenerateActions(page, live, gallery, status)
-    controls = [model, label, seed, steps, eta, guidance, variance, temperature, number, keep]
     hidden: dict[str, Any] = {"show_progress": "hidden"}
     outputs = [live, gallery, status]
 
-    def labels(name: str) -> Updates:
+    def labels(name: str, now: Any) -> Updates:
         known = page.models.open(name).labels
-        return {label: Dropdown([(t("generate.any"), ""), *((one, one) for one in known)], value="")}
+        value = now if now in known else ""
+        return {label: Dropdown([(t("generate.any"), ""), *((one, one) for one in known)], value=value)}
 
-    model.change(telling(page, status, labels), model, [label, status], api_name=False, **hidden)
-    blocks.load(telling(page, status, labels), model, [label, status], api_name=False, **hidden)
+    model.change(telling(page, status, labels), [model, label], [label, status], api_name=False, **hidden)
+    blocks.load(telling(page, status, labels), [model, label], [label, status], api_name=False, **hidden)
     go.click(telling(page, status, actions.generate), [*controls, watch], outputs, api_name="generate",
              concurrency_id="model", **hidden)  # fmt: skip
     surprise.click(fn=None, js="() => Math.floor(Math.random() * 4294967295)", outputs=seed).then(
@@ -126,7 +130,7 @@ class _GenerateActions:
     def generate(self, request: gr.Request, *values: Any) -> Iterator[Updates]:
         name, *controls, watch = values
         page, t = self._page, self._t
-        settings, seed, number, keep = self._settings(*controls)
+        settings, seed, number, keep, texture = self._settings(*controls)
         model = page.models.open(name)
         if keep < 1.0:
             model.check_variance("keep")
@@ -137,13 +141,13 @@ class _GenerateActions:
         page.stops[session] = event
         moment: Moment | None = None
         try:
-            for moment in draw_live(model, seeds, settings, SHARES.get(str(watch), 0.15), event.is_set):
+            for moment in draw_live(model, seeds, settings, SHARES.get(str(watch), 0.15), event.is_set, texture):
                 if moment.estimates:
                     yield {self._live: self._forming(moment), self._status: told(self._progress(moment))}
         finally:
             page.stops.pop(session, None)
         assert moment is not None
-        about = self._about(settings, name, keep)
+        about = self._about(settings, name, keep, texture)
         items = self._items(moment.samples, about, number if keep < 1.0 else len(moment.samples))
         done = t("generate.stopped", step=moment.step, total=moment.total) if moment.stopped else t(
             "generate.done", number=len(moment.samples)
@@ -153,19 +157,13 @@ class _GenerateActions:
     def grid(self, name: str, *values: Any) -> Iterator[Updates]:
         *controls, axis, text = values
         page, t = self._page, self._t
-        settings, seed, number, _ = self._settings(*controls)
+        settings, seed, number, _, texture = self._settings(*controls)
         wanted = _numbers(page, text)
         items: list[dict[str, Any]] = []
         yield {self._status: told(t("generate.started")), self._live: None}
-        for value, samples in draw_grid(page.models.open(name), range(seed, seed + number), axis, wanted, settings):
-            about = {
-                **settings.model_dump(mode="json"),
-                axis: value,
-                "mask": None,
-                "keep": 1.0,
-                "texture": 0.0,
-                "model": name,
-            }
+        rows = draw_grid(page.models.open(name), range(seed, seed + number), axis, wanted, settings, texture)
+        for value, samples in rows:
+            about = {**self._about(settings, name, 1.0, texture), axis: value}
             row = self._items(samples, about, len(samples))
             items += [{**one, "label": f"{t(f'generate.{axis}')} {value:g} · {one['label']}"} for one in row]
             yield {self._gallery: {"items": list(items), "columns": number},
@@ -173,8 +171,8 @@ class _GenerateActions:
 
     def _settings(
         self, label: Any, seed: Any, steps: Any, eta: Any, guidance: Any, variance: Any, temperature: Any, number: Any,
-        keep: Any,
-    ) -> tuple[SamplerSettings, int, int, float]:  # fmt: skip
+        keep: Any, texture: Any,
+    ) -> tuple[SamplerSettings, int, int, float, float]:  # fmt: skip
         page, t = self._page, self._t
         values = {
             "label": str(label) if label else None,
@@ -187,12 +185,13 @@ class _GenerateActions:
         settings = parse(SamplerSettings, values, t("page.settings"))
         first = whole(page, seed, t("generate.seed"), 0, LAST_SEED)
         count = whole(page, number, t("generate.number"), 1, MOST)
-        return settings, first, count, real(page, keep, t("generate.keep"), 0.1, 1.0)
+        share = real(page, keep, t("generate.keep"), 0.1, 1.0)
+        return settings, first, count, share, real(page, texture, t("generate.texture"), 0.0, 3.0)
 
     @staticmethod
-    def _about(settings: SamplerSettings, name: str, keep: float) -> dict[str, Any]:
+    def _about(settings: SamplerSettings, name: str, keep: float, texture: float) -> dict[str, Any]:
         """What a PNG of `jeppa generate` says of itself."""
-        return {**settings.model_dump(mode="json"), "mask": None, "keep": keep, "texture": 0.0, "model": name}
+        return {**settings.model_dump(mode="json"), "mask": None, "keep": keep, "texture": texture, "model": name}
 
     def _progress(self, moment: Moment) -> str:
         return self._t("generate.step", step=moment.step, total=moment.total)
@@ -203,7 +202,7 @@ class _GenerateActions:
         pictures = [
             {
                 "seed": seed,
-                "estimate": page.keep(estimate, f"step-{moment.step}.png"),
+                "estimate": page.shelf.put(Kept(jpeg_bytes(estimate), "image/jpeg", f"step-{moment.step}.jpg")),
                 "sigma": None
                 if sigma is None
                 else page.keep(colour_map(sigma, PREVIEW_SCALE), f"sigma-{moment.step}.png"),

@@ -11,6 +11,7 @@ from jeppa.outputs import encode_settings
 from jeppa.pipeline import Look, draw_again, has_texture, look, round_trips, with_texture
 from jeppa.pipeline.looking import coverage_map
 from jeppa.studio.curves import line_chart
+from jeppa.studio.models import reconstructs
 from jeppa.studio.parts import (
     PHOTOS,
     Dropdown,
@@ -23,6 +24,7 @@ from jeppa.studio.parts import (
     status_line,
     telling,
     told,
+    undo_row,
     whole,
 )
 from jeppa.studio.shelf import Kept
@@ -46,12 +48,12 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
     t = page.texts
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
-            viewer = part("viewer", elem_id="look-viewer")
+            viewer = part("viewer", sigma=60, elem_id="look-viewer")
             curve = gr.HTML("", elem_classes="jp-curve", apply_default_css=False)
         with gr.Column(scale=1, min_width=300):
             picture = part("drop", {"builtin": PHOTOS[0]}, photos=list(PHOTOS), elem_id="look-picture")
             status = status_line()
-            model = Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
+            model = page.selector(reconstructs, t("look.model"))
             with gr.Group():
                 temperature = Slider(
                     0, 2, value=1, step=0.05, label=t("look.temperature"), info=t("look.temperature_info")
@@ -67,7 +69,8 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
             with gr.Accordion(t("page.advanced"), open=False):
                 side = Dropdown([str(s) for s in SIDES], value=str(SIDE), label=t("look.side"))
                 level = Slider(0.5, 0.99, value=LEVEL, step=0.01, label=t("look.level"), info=t("look.level_info"))
-                beside = Dropdown(page.models.names(), value=None, label=t("look.beside"), info=t("look.beside_info"))
+                beside = page.selector(reconstructs, t("look.beside"), value=None, info=t("look.beside_info"))
+            undone = undo_row(page, "look", [model, temperature, seed, k, trips, side, level])
     parts = _Parts(viewer, status, curve, texture)
     actions = _LookActions(page, parts)
     outputs = [viewer, status, curve, texture]
@@ -84,6 +87,8 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
                    api_name="texture", **hidden)  # fmt: skip
     go.click(telling(page, status, actions.trip), [*asked, viewer, trips], outputs, api_name="round_trips", **hidden)
     beside.input(telling(page, status, actions.put_beside), [*asked, viewer, beside], outputs, api_name=False, **hidden)
+    for one in undone:
+        one.then(shown, asked, outputs, api_name=False, **hidden)
     actions.seed = seed
 
 

@@ -61,7 +61,14 @@ class Models:
             return found
 
 
+KINDS = {model.name: model.kind for model in SHIPPED}
+
+
 def draws(name: str) -> bool:
     """Whether a shipped name is that of a denoiser; any folder may be one."""
-    kinds = {model.name: model.kind for model in SHIPPED}
-    return kinds.get(name, "denoiser") == "denoiser"
+    return KINDS.get(name, "denoiser") == "denoiser"
+
+
+def reconstructs(name: str) -> bool:
+    """Whether the name stands for a VAE of its own; a shipped denoiser brings the VAE of another model."""
+    return KINDS.get(name, "vae") == "vae"

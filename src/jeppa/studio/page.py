@@ -39,7 +39,7 @@ def build_page(models: Models, shelf: Shelf, trainings: Trainings, language: Lan
             with gr.Tab(texts("page.paint"), id="paint"):
                 build_paint(page, blocks)
             with gr.Tab(texts("page.train"), id="train"):
-                build_train(page, trainings)
+                build_train(page, blocks, trainings)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
     return blocks
 
@@ -113,5 +113,6 @@ def _scripts(texts: Texts) -> str:
     words = json.dumps(texts.browser(), ensure_ascii=False).replace("</", "<\\/")
     return (
         f'<link rel="stylesheet" href="/look/studio.css"/><script>document.documentElement.lang = "{texts.language}"; '
-        f'window.studioWords = {words};</script><script src="/look/studio.js"></script>'
+        f'window.studioWords = {words};</script><script src="/look/session.js"></script>'
+        '<script src="/look/studio.js"></script>'
     )

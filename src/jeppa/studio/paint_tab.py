@@ -9,9 +9,9 @@ from jeppa.errors import DataError
 from jeppa.outputs import encode_settings
 from jeppa.pipeline import change_inside, draw_inside, texture_inside
 from jeppa.pipeline.regions import SOFTEST, read_painted
+from jeppa.studio.models import reconstructs
 from jeppa.studio.parts import (
     PHOTOS,
-    Dropdown,
     Number,
     Page,
     Radio,
@@ -22,6 +22,7 @@ from jeppa.studio.parts import (
     status_line,
     telling,
     told,
+    undo_row,
     whole,
 )
 
@@ -37,7 +38,7 @@ def build_paint(page: Page, blocks: gr.Blocks) -> None:
             result = part("viewer", None, elem_id="paint-result")
         with gr.Column(scale=1, min_width=300):
             picture = part("drop", {"builtin": PHOTOS[1]}, photos=list(PHOTOS), elem_id="paint-picture")
-            model = Dropdown(page.models.names(), value=page.models.names()[0], label=t("look.model"))
+            model = page.selector(reconstructs, t("look.model"))
             way = Radio([(t(f"paint.{one}"), one) for one in ways], value="draw", label=t("paint.way"))
             strength = Slider(0, 3, value=1, step=0.05, label=t("paint.strength"), info=t("paint.strength_info"))
             softness = Slider(0, SOFTEST, value=1, step=0.1, label=t("paint.softness"), info=t("paint.softness_info"))
@@ -45,6 +46,7 @@ def build_paint(page: Page, blocks: gr.Blocks) -> None:
             with gr.Group(visible=False) as other_box:
                 other = part("drop", None, label_text=t("paint.other_drop"), elem_id="paint-other")
             go = gr.Button(t("paint.go"), variant="primary", elem_id="paint-go")
+            undo_row(page, "paint", [model, way, strength, softness, seed])
 
     def source(chosen: Any) -> Updates:
         pixels = page.picture(chosen)

@@ -31,12 +31,25 @@ class Page:
         shelf: for pictures.
         texts: of the page's language.
         stops: one event for each session that makes something, by gradio's session hash.
+        selectors: the lists of models on the page, each with what belongs into it.
     """
 
     models: Models
     shelf: Shelf
     texts: Texts
     stops: dict[str, threading.Event] = field(default_factory=dict)
+    selectors: list[tuple[Any, Callable[[str], bool]]] = field(default_factory=list)
+
+    def selector(self, fits: Callable[[str], bool], label: str, **options: Any) -> Any:
+        """A list of the models that fit, kept up to date when a run is added; the first is chosen unless told."""
+        names = self.models.names(fits)
+        made = Dropdown(names, label=label, **{"value": names[0], **options})
+        self.selectors.append((made, fits))
+        return made
+
+    def offered(self) -> Updates:
+        """The lists of models as they are now."""
+        return {one: gr.update(choices=self.models.names(fits)) for one, fits in self.selectors}
 
     def keep(self, pixels: Pixels, name: str, settings: dict[str, str] | None = None) -> str:
         """Put a picture on the shelf as a PNG; returns its name there."""
@@ -112,6 +125,27 @@ def status_line(first: str = "") -> gr.HTML:
         apply_default_css=False,
         elem_classes="jp-status",
     )
+
+
+def undo_row(page: Page, tab: str, controls: list[Any]) -> Any:
+    """Buttons that undo and redo changes of these controls, all in the browser; returns their clicks."""
+    t = page.texts
+    with gr.Row(elem_classes="jp-undo"):
+        buttons = [
+            gr.Button(t(f"page.{name}"), size="sm", min_width=90, elem_id=f"{tab}-{name}") for name in ("undo", "redo")
+        ]
+    note = f"(...values) => window.studioSession.remember('{tab}', values)"
+    gr.on(None, fn=None, js=note, inputs=controls, api_name=False)  # as the page loads, and after every change
+    return [
+        button.click(
+            fn=None,
+            js=f"(...values) => window.studioSession.travel('{tab}', {by}, values)",
+            inputs=controls,
+            outputs=controls,
+            api_name=False,
+        )
+        for button, by in zip(buttons, (-1, 1), strict=True)
+    ]
 
 
 def told(text: str, kind: str = "") -> dict[str, str]:

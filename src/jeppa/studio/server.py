@@ -39,7 +39,8 @@ YEAR = 365 * 86400
 MAX_PIXELS = 24_000_000
 DRAIN_SECONDS = 3
 STATIC = Path(__file__).parent / "static"
-MEDIA = {"studio.js": "text/javascript; charset=utf-8", "studio.css": "text/css; charset=utf-8"}
+SCRIPT = "text/javascript; charset=utf-8"
+MEDIA = {"session.js": SCRIPT, "studio.js": SCRIPT, "studio.css": "text/css; charset=utf-8"}
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -10,8 +10,8 @@ from jeppa.files import read_yaml
 Language = Literal["en", "ru"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 FOLDER = Path(__file__).parent / "texts"
-BROWSER = ("drop", "viewer", "live", "gallery", "brush", "refused")
-"""Sections that `studio.js` uses."""
+BROWSER = ("drop", "viewer", "live", "gallery", "brush", "refused", "line")
+"""Sections that the scripts use."""
 
 
 class Texts:
@@ -30,7 +30,7 @@ class Texts:
         return self._words[key].format(**values) if values else self._words[key]
 
     def browser(self) -> dict[str, str]:
-        """The words that `studio.js` fills in itself."""
+        """The words that the scripts fill in itself."""
         return {key: text for key, text in self._words.items() if key.split(".")[0] in BROWSER}
 
     def error(self, error: JeppaError) -> str:

@@ -18,6 +18,7 @@ from jeppa.studio.parts import (
     status_line,
     telling,
     told,
+    undo_row,
     whole,
 )
 from jeppa.studio.runs import PRESETS, Trainings, as_typed, newest_sample, read_run_log, series, train_command
@@ -27,7 +28,7 @@ SECONDS = 3.0
 CURVES = (("psnr", "PSNR"), ("elbo_bpd", "ELBO"), ("rate_bpd", "rate"), ("loss", "loss"))
 
 
-def build_train(page: Page, trainings: Trainings) -> None:
+def build_train(page: Page, blocks: gr.Blocks, trainings: Trainings) -> None:
     """Put the tab's parts on the page and tie them to the run folder."""
     t = page.texts
     with gr.Row(equal_height=False):
@@ -52,6 +53,7 @@ def build_train(page: Page, trainings: Trainings) -> None:
                 resume = gr.Button(t("train.resume"), min_width=90)
             watch = gr.Button(t("train.watch"))
             use = gr.Button(t("train.use"))
+            undo_row(page, "train", [data, out, preset, minutes, steps, resolution])
     timer = gr.Timer(SECONDS, active=False)
     asked = [data, out, preset, steps, resolution]
     shown = [status, command, sample, curves, log, timer]
@@ -112,7 +114,7 @@ def build_train(page: Page, trainings: Trainings) -> None:
         name = str(run).strip()
         page.models.add(name)
         page.models.open(name)
-        return {status: told(t("train.used", run=name))}
+        return {status: told(t("train.used", run=name)), **page.offered()}
 
     for control in asked:
         control.change(telling(page, status, say_command), asked, [command, status], api_name=False, **quiet)
@@ -123,7 +125,9 @@ def build_train(page: Page, trainings: Trainings) -> None:
     stop.click(telling(page, status, stop_it), out, status, api_name="stop_training", queue=False, **quiet)
     watch.click(telling(page, status, look_at), out, shown, api_name="watch_run", **quiet)
     timer.tick(telling(page, status, look_at), out, shown, api_name=False, **quiet)
-    use.click(telling(page, status, use_it), out, status, api_name="use_run", **quiet)
+    lists = [one for one, _ in page.selectors]
+    use.click(telling(page, status, use_it), out, [status, *lists], api_name="use_run", **quiet)
+    blocks.load(page.offered, None, lists, api_name=False, **quiet)
 
 
 def _command(page: Page, text: str) -> str:

@@ -25,7 +25,7 @@
   function slider(label, attributes, shown = (value) => value) {
     const id = unique("range");
     const output = make("output", { for: id }, String(shown(attributes.value)));
-    const input = make("input", { type: "range", id, ...attributes, oninput: (event) => {
+    const input = make("input", { type: "range", id, "data-key": label, ...attributes, oninput: (event) => {
       output.textContent = shown(event.target.value);
       attributes.oninput(event);
     } });
@@ -42,6 +42,16 @@
     };
     draw();
     watch("value", draw);
+    document.addEventListener("studio-cancelled", () => {
+      if (line.offsetParent) line.textContent = say("line.cancelled");
+    });
+  }
+
+  // Draws anew without taking the keyboard from whoever is on one of the parts: `key` finds the same part again.
+  function redraw(box, ...children) {
+    const held = box.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+    box.replaceChildren(...children.filter(Boolean));
+    if (held) box.querySelector(`[data-key="${held}"]`)?.focus({ preventScroll: true });
   }
 
   async function send(file) {
@@ -59,6 +69,7 @@
     const choose = (value, text) => {
       note.textContent = text;
       note.dataset.kind = "";
+      for (const one of picks.children) one.setAttribute("aria-pressed", String(one.title === value.builtin));
       props.value = value;
       trigger("change");
     };
@@ -86,7 +97,7 @@
     zone.addEventListener("drop", (event) => { event.preventDefault(); take(event.dataTransfer.files[0]); });
     const picks = make("div", { class: "jp-picks", role: "group", "aria-label": say("drop.pick") });
     for (const name of props.photos || []) {
-      picks.append(make("button", { type: "button", title: name, onclick: () => {
+      picks.append(make("button", { type: "button", title: name, "aria-pressed": String(name === props.value?.builtin), onclick: () => {
         thumb.hidden = true;
         choose({ builtin: name }, say("drop.picked", { name }));
       } }, make("img", { src: `/look/${name}.jpg`, alt: say("drop.photo", { name }), width: 56, height: 56, loading: "lazy" })));
@@ -97,7 +108,7 @@
   // Original and another picture under one slider, sigma and coverage over both, zoom, and a readout.
   function viewer(root, props, trigger, watch) {
     const box = root.querySelector(".jp-box");
-    const state = { split: 50, sigma: 0, zoom: 1, layer: null, covered: false, row: null, column: null };
+    const state = { split: 50, sigma: props.sigma ?? 0, zoom: 1, left: null, layer: null, covered: false, row: null, column: null };
     let asked = 0;
     const draw = () => {
       const value = props.value;
@@ -108,19 +119,23 @@
       if (value.show) state.layer = value.show;
       if (!value.layers.some((layer) => layer.token === state.layer)) state.layer = value.layers[0].token;
       const layer = () => value.layers.find((one) => one.token === state.layer);
+      const lefts = [{ token: value.original, label: say("viewer.original_alt") }, ...value.layers];
+      if (!lefts.some((one) => one.token === state.left)) state.left = value.original;
+      const left = () => lefts.find((one) => one.token === state.left);
       const image = (token, alt, extra = "") => make("img", { src: shelf(token), alt, class: extra, draggable: "false" });
       const top = image(state.layer, layer().label, "jp-top");
       const sigma = value.sigma && image(value.sigma, say("viewer.sigma_alt"), "jp-over");
       const covered = value.covered && image(value.covered, say("viewer.covered_alt"), "jp-over");
       const line = make("i", { class: "jp-line", "aria-hidden": "true" });
       const cross = make("i", { class: "jp-cross", "aria-hidden": "true", hidden: true });
-      const stage = make("div", { class: "jp-stage" }, image(value.original, say("viewer.original_alt")), top, ...[sigma, covered].filter(Boolean), line, cross);
-      const frame = make("div", { class: "jp-frame", tabindex: "0", role: "application", "aria-label": say("viewer.frame") }, stage);
+      const under = image(state.left, left().label);
+      const stage = make("div", { class: "jp-stage" }, under, top, ...[sigma, covered].filter(Boolean), line, cross);
+      const frame = make("div", { class: "jp-frame", "data-key": "frame", tabindex: "0", role: "application", "aria-label": say("viewer.frame") }, stage);
       const readout = make("div", { class: "jp-readout", role: "status", "aria-live": "polite" }, say("viewer.readout"));
       const apply = () => {
         top.style.clipPath = `inset(0 0 0 ${state.split}%)`;
         line.style.left = `${state.split}%`;
-        if (sigma) sigma.style.opacity = state.sigma / 100;
+        if (sigma) Object.assign(sigma.style, { opacity: state.sigma / 100, clipPath: top.style.clipPath });
         if (covered) covered.hidden = !state.covered;
         stage.style.width = `${state.zoom * 100}%`;
         stage.classList.toggle("pixels", state.zoom >= 3);
@@ -166,24 +181,30 @@
         state.column = within((state.column ?? value.width >> 1) + move[1] * by, value.width);
         tell();
       });
-      const choice = unique("layer");
-      const select = make("select", { id: choice, onchange: (event) => {
-        state.layer = event.target.value;
+      const choose = (label, key, options, changed) => {
+        const id = unique("choice");
+        const list = make("select", { id, "data-key": key, onchange: (event) => { state[key] = event.target.value; changed(); } },
+          ...options.map((one) => make("option", { value: one.token, selected: one.token === state[key] }, one.label)));
+        return make("div", { class: "jp-range" }, make("label", { for: id }, label), list);
+      };
+      const onLeft = choose(say("viewer.left"), "left", lefts, () => { under.src = shelf(state.left); under.alt = left().label; });
+      const onRight = choose(say("viewer.layer"), "layer", value.layers, () => {
         top.src = shelf(state.layer);
         top.alt = layer().label;
         save.href = shelf(state.layer);
-      } }, ...value.layers.map((one) => make("option", { value: one.token, selected: one.token === state.layer }, one.label)));
+      });
       const save = make("a", { href: shelf(state.layer), download: true, class: "jp-link" }, say("viewer.save"));
+      onRight.append(save);
       const percent = (shown) => `${shown} %`;
       const controls = make("div", { class: "jp-controls" },
         slider(say("viewer.split"), { min: 0, max: 100, value: state.split, oninput: (event) => { state.split = +event.target.value; apply(); } }, percent),
-        make("div", { class: "jp-range" }, make("label", { for: choice }, say("viewer.layer")), select, save),
+        slider(say("viewer.zoom"), { min: 1, max: 12, step: 0.5, value: state.zoom, oninput: (event) => { state.zoom = +event.target.value; apply(); } }, (shown) => `${number(shown, 1)}×`),
+        onLeft, onRight,
         sigma ? slider(say("viewer.opacity"), { min: 0, max: 100, value: state.sigma, oninput: (event) => { state.sigma = +event.target.value; apply(); } }, percent) : null,
         sigma ? legend(value.scale, value.sigma) : null,
-        covered ? make("label", { class: "jp-check" }, make("input", { type: "checkbox", checked: state.covered, onchange: (event) => { state.covered = event.target.checked; apply(); } }), make("span", {}, value.coverage)) : null,
-        slider(say("viewer.zoom"), { min: 1, max: 12, step: 0.5, value: state.zoom, oninput: (event) => { state.zoom = +event.target.value; apply(); } }, (shown) => `${number(shown, 1)}×`));
+        covered ? make("label", { class: "jp-check jp-wide" }, make("input", { type: "checkbox", "data-key": "covered", checked: state.covered, onchange: (event) => { state.covered = event.target.checked; apply(); } }), make("span", {}, value.coverage)) : null);
       apply();
-      box.replaceChildren(frame, controls, ...(value.readout ? [readout] : []));
+      redraw(box, frame, controls, value.readout && readout);
     };
     draw();
     watch("value", draw);
@@ -211,27 +232,28 @@
     watch("value", draw);
   }
 
-  // Finished pictures, with favourites that stay in this browser's page.
+  // Finished pictures, with favourites that stay in this browser.
   function gallery(root, props, trigger, watch) {
     const box = root.querySelector(".jp-box");
-    const kept = new Map();
+    const favourites = window.studioSession.favourites;
     const draw = () => {
       const items = (props.value && props.value.items) || [];
       const card = (item) => {
-        const star = make("button", { type: "button", class: "jp-star", "aria-pressed": String(kept.has(item.token)), "aria-label": say("gallery.favourite", { label: item.label }), onclick: () => {
-          kept.has(item.token) ? kept.delete(item.token) : kept.set(item.token, item);
+        const star = make("button", { type: "button", class: "jp-star", "data-key": item.token, "aria-pressed": String(favourites.has(item.token)), "aria-label": say("gallery.favourite", { label: item.label }), onclick: () => {
+          favourites.toggle(item);
           draw();
-        } }, kept.has(item.token) ? "★" : "☆");
+        } }, favourites.has(item.token) ? "★" : "☆");
         return make("figure", { class: item.rejected ? "jp-card rejected" : "jp-card" },
-          make("a", { href: shelf(item.token), target: "_blank", rel: "noopener" }, make("img", { src: shelf(item.token), alt: item.alt || item.label, loading: "lazy" })),
+          make("a", { href: shelf(item.token), target: "_blank", rel: "noopener" }, make("img", { src: shelf(item.token), alt: item.alt || item.label, onerror: () => forget(item) })),
           make("figcaption", {}, make("span", {}, item.label), item.note ? make("small", {}, item.note) : null,
             make("span", { class: "jp-actions" }, star, make("a", { href: shelf(item.token), download: true, class: "jp-link", "aria-label": say("gallery.save_label", { label: item.label }) }, say("gallery.save")))));
       };
-      const rest = [...kept.values()].filter((item) => !items.some((one) => one.token === item.token));
+      const forget = (item) => { if (favourites.has(item.token)) { favourites.drop(item.token); draw(); } };
+      const rest = props.keeps ? favourites.all().filter((item) => !items.some((one) => one.token === item.token)) : [];
       if (!items.length && !rest.length) { box.replaceChildren(...(props.hint ? [make("p", { class: "jp-empty" }, props.hint)] : [])); return; }
       const rows = (props.value && props.value.columns) || 0;
-      const grid = make("div", { class: "jp-gallery", style: rows ? `grid-template-columns: repeat(${rows}, minmax(72px, 1fr))` : null }, ...items.map(card));
-      box.replaceChildren(grid, ...(rest.length ? [make("h3", {}, say("gallery.kept")), make("div", { class: "jp-gallery" }, ...rest.map(card))] : []));
+      const grid = make("div", { class: "jp-gallery", "data-count": rows ? "set" : [1, 2, 4].includes(items.length) ? "few" : "many", style: rows ? `grid-template-columns: repeat(${rows}, minmax(88px, 1fr))` : null }, ...items.map(card));
+      redraw(box, items.length ? grid : props.hint && make("p", { class: "jp-empty" }, props.hint), ...(rest.length ? [make("h3", {}, say("gallery.kept")), make("div", { class: "jp-gallery" }, ...rest.map(card))] : []));
     };
     draw();
     watch("value", draw);
