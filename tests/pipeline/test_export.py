@@ -81,7 +81,8 @@ def test_a_folder_for_diffusers_opens_there_and_here_with_nothing_changed(plain:
 def test_an_ldm_file_has_the_names_that_diffusers_converts_back(plain: Model, tmp_path: Path):
     """Tensor for tensor. Red when a name, a shape or a value changes, or the scaling factor is left out."""
     out = tmp_path / "vae.safetensors"
-    exported(plain, "ldm", out)
+    lines = exported(plain, "ldm", out)
+    assert any("build levels of 128, 256, 512 and 512 channels" in line for line in lines)
     back = convert_ldm_vae_checkpoint(load_file(out), plain.codec.vae.vae.config)
     own = plain.codec.vae.vae.state_dict()
     assert back.keys() == own.keys()

@@ -41,6 +41,8 @@ DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16
 SIDE = 1024
 """Pixels a side of the picture that half precision is tried on."""
 STATISTICS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast")
+COMMON = ((128, 256, 512, 512), 2)
+"""Widths and blocks of the AutoencoderKL of Stable Diffusion, SDXL, SD3 and FLUX."""
 SIGMA_SUFFIX = ".sigma.safetensors"
 
 
@@ -178,6 +180,8 @@ def _export_ldm(model: Model, out: Path, licence: str | None, notes: list[str]) 
         yield f"sigma head: {sigma}"
     elif vae.sigma_head is not None:
         yield f"sigma head: left out, as the node knows no variance of {vae.likelihood}"
+    if (tuple(vae.vae.config.block_out_channels), vae.vae.config.layers_per_block) != COMMON:
+        yield "note: ComfyUI, A1111 and Forge build levels of 128, 256, 512 and 512 channels with two blocks, no others"
     yield f"card: {card}"
 
 
