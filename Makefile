@@ -71,7 +71,7 @@ format: .venv/dev-installed
 	touch $@
 
 .venv/dev-installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) -e '.[dev,metrics,studio]'
+	$(INSTALL) -e '.[dev,metrics,studio,scale]'
 	$(WEIGHTS)
 	touch .venv/installed .venv/studio-installed $@
 

@@ -267,6 +267,9 @@ class DiffusionRun(Settings):
     label_dropout: float = Field(
         0.1, ge=0.0, le=1.0, description="Share of labels hidden, for classifier-free guidance."
     )
+    latents: str | None = Field(
+        None, description="Folder that jeppa encode wrote, whose latents are taken instead of encoding the pictures."
+    )
     views: int = Field(
         4096,
         ge=1,

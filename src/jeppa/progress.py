@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from jeppa.train import StepRecord
 
@@ -14,6 +14,20 @@ PLAIN_LINE_SECONDS = 10.0
 def follow(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:
     """Run a training loop to its end and show its progress; returns its last record."""
     return _show_bar(title, records, console) if console.is_terminal else _print_lines(title, records, console)
+
+
+def follow_count(title: str, done: Iterator[object], total: int, console: Console) -> None:
+    """Run through `done`, of which there are `total`, and show how far it is."""
+    if console.is_terminal:
+        for _ in track(done, title, total, console=console):
+            pass
+        return
+    began = last_line = time.monotonic()
+    for count, _ in enumerate(done, 1):
+        now = time.monotonic()
+        if count == total or now - last_line >= PLAIN_LINE_SECONDS:
+            last_line, left = now, (total - count) * (now - began) / count
+            console.print(f"{title}: block {count}/{total}, {left:.0f} s left", highlight=False, soft_wrap=True)
 
 
 def _show_bar(title: str, records: Iterator[StepRecord], console: Console) -> StepRecord | None:

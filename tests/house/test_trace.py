@@ -19,9 +19,11 @@ ADDED = {
     "pipeline/export.py",
     "pipeline/stock_pipeline.py",
     "train/ranks.py",
+    "cli/scale.py",
 }
 """Files that later features brought, one subject each; the studio is a room of its own that nothing else enters."""
 STUDIO_FILES = 15
+SCALE_FILES = 8
 
 
 def test_a_reconstruction_enters_few_files(tmp_path: Path):
@@ -48,5 +50,7 @@ def test_the_package_has_few_files():
     """Red when a file is added without another one being merged, or without being named here as that of a feature."""
     files = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py")}
     studio = {file for file in files if file.startswith("studio/")}
-    assert len(files - studio - ADDED) <= FILES
+    scale = {file for file in files if file.startswith("scale/")}
+    assert len(files - studio - scale - ADDED) <= FILES
     assert len(studio) <= STUDIO_FILES
+    assert len(scale) <= SCALE_FILES

@@ -32,6 +32,7 @@ from jeppa.cli.core import (
     train_app,
 )
 from jeppa.cli.exchange import export
+from jeppa.cli.scale import encode
 from jeppa.config import DDIMSettings, parse
 from jeppa.errors import ConfigError, DataError, JeppaError
 from jeppa.files import check_out_file, check_out_folder
@@ -362,6 +363,7 @@ app = cyclopts.App(
     result_action="return_value",
 )
 app.command(train_app)
+app.command(encode)
 for command in (
     reconstruct,
     generate,

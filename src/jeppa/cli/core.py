@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from rich.console import Console
 
 from jeppa.config import DiffusionRun, S, SamplerSettings, Settings, TextureRun, VAERun, parse
-from jeppa.errors import TrainingError
+from jeppa.errors import ConfigError, TrainingError
 from jeppa.files import check_out_folder, read_yaml
 
 if TYPE_CHECKING:
@@ -230,6 +230,9 @@ def generate(
     mask: Path | None = None,
     texture: float = 0.0,
     previews: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    workers: MaybeWhole = None,
+    shard: MaybeWhole = None,
     precision: Speed = "auto",
     flags: Annotated[SamplerFlags | None, Flat] = None,
 ) -> None:
@@ -246,12 +249,24 @@ def generate(
         texture: how many sigma the texture may add to a pixel: 0 for none; needs a VAE with a texture head.
         previews: write OUT/steps, the first 16 pictures (fewer above 512 pixels) as they form, beside their sigma
             maps.
+        engine: ray makes the pictures on the cluster of RAY_ADDRESS, or on a local one that it starts. This, --workers
+            and --shard make them one at a time in float32, so that each depends on its seed alone, without a sheet;
+            the same command goes on where it was stopped.
+        workers: how many processes make pictures, each with one thread.
+        shard: pictures in a webdataset shard, which are written instead of PNG files.
         precision: auto takes the number format that was measured to be fastest on this machine; exact is float32.
     """
     check_out_folder(out)
     from jeppa.outputs import generate_files
 
     settings = parse_flags(flags, SamplerSettings)
+    if engine == "ray" or workers is not None or shard is not None:
+        if keep < 1.0 or mask is not None or previews:
+            raise ConfigError("keep, mask and previews do not go with engine ray, workers or shard: leave them out")
+        from jeppa.cli.scale import generate_rows
+
+        generate_rows(model, out, number, seed, settings, texture, engine, workers, shard)
+        return
     opened = open_model(model, precision)
     say(str(generate_files(opened, out, number, seed, settings, keep, mask, previews, texture)))
 
@@ -318,14 +333,25 @@ def train_diffusion(
     values = _collect_settings(DiffusionRun, flags, config, out, resume)
     own = vae or values.get("vae") or values.get("denoiser") or init
     values |= {} if own is None else {"vae": str(own)}
+    latents = values.get("latents")
+    if latents is not None:
+        from jeppa.scale.latents import fill_from_latents
+
+        values = merge(fill_from_latents(Path(latents)), values)
     asked = parse(DiffusionRun, values, str(config or "flags"))
     check_out_folder(out, asked.data.data)
     from jeppa.pipeline import load_model
     from jeppa.progress import follow
     from jeppa.train import DiffusionObjective, like_denoiser, train, with_classes
 
-    settings = with_classes(like_denoiser(asked, init))
-    objective = DiffusionObjective(settings, load_model(Path(settings.vae)).codec, init)
+    codec = load_model(Path(asked.vae)).codec
+    if latents is None:
+        settings, stored = with_classes(like_denoiser(asked, init)), None
+    else:
+        from jeppa.scale.latents import settle_latents
+
+        settings, stored = settle_latents(like_denoiser(asked, init), codec)
+    objective = DiffusionObjective(settings, codec, init, stored)
     say_skipped(objective.data.source)
     follow("diffusion", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")

@@ -206,7 +206,7 @@ class CropDataset(Dataset[CropSample]):
         if n < 0:
             raise IndexError(f"position {n} is negative")
         epoch, index = divmod(n, len(self.source))
-        which = int(self._permutation(epoch)[index])
+        which = self.picture(n)
         image = self._decoded[which]
         rng = np.random.default_rng([self.seed, epoch, index])
         view = draw_view(image.width, image.height, self.resolution, self.min_view, rng)
@@ -220,6 +220,11 @@ class CropDataset(Dataset[CropSample]):
         elif self.colour_jitter > 0.0:
             x = jitter_colours(x, self.colour_jitter, rng)
         return {"x": x, "label": -1 if label is None else self._label_index[label], "position": n}
+
+    def picture(self, n: int) -> int:
+        """Index of the picture that position `n` shows."""
+        epoch, index = divmod(n, len(self.source))
+        return int(self._permutation(epoch)[index])
 
     def _permutation(self, epoch: int) -> npt.NDArray[np.int64]:
         if self._order is None or self._order[0] != epoch:

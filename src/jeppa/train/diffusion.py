@@ -191,16 +191,19 @@ class DiffusionObjective(Objective):
         config: all settings of the run; `config.model.num_classes` must be the number of labels or None.
         codec: the frozen VAE with its statistics.
         init: run folder, exported folder or shipped name of a denoiser to start from, or None for random weights.
+        data: latents that are there already; None encodes those of the run's pictures.
     """
 
     config: DiffusionRun
-    data: LatentData
+    data: TrainingData
 
-    def __init__(self, config: DiffusionRun, codec: LatentCodec, init: Path | None = None) -> None:
+    def __init__(
+        self, config: DiffusionRun, codec: LatentCodec, init: Path | None = None, data: TrainingData | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.codec = codec
-        self.data = LatentData(config, codec)
+        self.data = data or LatentData(config, codec)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.model = make_denoiser(self._about(), config.data.resolution // FACTOR)
