@@ -161,7 +161,7 @@ def _with_headers(send: Send, path: str) -> Send:
     async def sending(message: Message) -> None:
         nonlocal full
         if message["type"] == "http.response.start":
-            full = message["status"] == 503 and path.endswith("/queue/join")
+            full = message["status"] == 503 and (path.endswith("/queue/join") or "/gradio_api/call/" in path)
             content = json.dumps({"detail": FULL["ru" if path.startswith("/ru") else "en"]}).encode() if full else b""
             kept = [(k, v) for k, v in message["headers"] if not (full and k.lower() == b"content-length")]
             length = [(b"content-length", str(len(content)).encode())] if full else []

@@ -18,6 +18,8 @@ from jeppa.studio.train_tab import build_train
 
 QUEUE = 16
 """Events that may wait; one more is told that the queue is full."""
+SESSIONS = 64
+"""Visits of which gradio keeps a copy of the page's settings, at 150 KB each; its own limit is 10,000."""
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospace"]
 NAMES: dict[Language, str] = {"en": "English", "ru": "Русский"}
@@ -40,6 +42,7 @@ def build_page(models: Models, shelf: Shelf, trainings: Trainings, language: Lan
                 build_paint(page, blocks)
             with gr.Tab(texts("page.train"), id="train"):
                 build_train(page, blocks, trainings)
+    blocks.state_session_capacity = SESSIONS
     blocks.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
     return blocks
 

@@ -18,7 +18,8 @@ from jeppa.errors import ConfigError
 LOG_BYTES = 8 * 2**20
 SAMPLE_BYTES = 64 * 2**20
 LINES = 200
-STOP_SECONDS = 30.0
+STOP_SECONDS = 6.0
+"""So long the studio's end waits for its trainings, which were told to save and do so without it too."""
 PRESETS = ("tiny", "small", "sd")
 
 
@@ -108,7 +109,7 @@ class Trainings:
         return True
 
     def close(self) -> None:
-        """Stop all, and wait until they have saved."""
+        """Stop all, and wait a little until they have saved."""
         for run in list(self._by_run):
             self.stop(run)
         for training in self._by_run.values():

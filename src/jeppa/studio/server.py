@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -86,12 +87,18 @@ def serve(given: Sequence[str], port: int | None, language: Language | None, pre
     models.open(models.names()[0])
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False,
                             h11_max_incomplete_event_size=64 * 2**10, timeout_keep_alive=20)  # fmt: skip
+    logging.getLogger("uvicorn.error").addFilter(_no_cancelled)
     sys.stdout.write(f"studio: http://{HOST}:{number}/ (Ctrl-C ends it)\n")
     sys.stdout.flush()
     try:
         _Server(config).run(sockets=[listening])
     finally:
         trainings.close()
+
+
+def _no_cancelled(record: logging.LogRecord) -> bool:
+    """Whether a record is worth a line: a stream that the end of the server cuts off is not."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 
 def open_port(wanted: int | None) -> socket.socket:

@@ -112,6 +112,21 @@
     return answer;
   };
 
+  // ---- tabs by arrow keys, as a list of tabs is expected to work
+  document.addEventListener("keydown", (event) => {
+    const tab = event.target.closest && event.target.closest("[role=tab]");
+    const list = tab && tab.closest("[role=tablist]");
+    if (!list) return;
+    const tabs = [...list.querySelectorAll("[role=tab]")].filter((one) => one.offsetParent);
+    const at = tabs.indexOf(tab);
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const next = tabs[(to + tabs.length) % tabs.length];
+    next.focus();
+    next.click();
+  });
+
   // ---- favourites, in this browser alone
   const KEY = "jeppa-favourites";
   const favourites = {
