@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from jeppa.lab import statistics as pooling
 from jeppa.lab.calibration import REMOVED
 from jeppa.lab.measure import Measurement, Nets, measure_image
 from jeppa.lab.metrics import LEAST_IMAGES, SSIM_WINDOW, load_features, split_distances
+from jeppa.lab.plainness import Plainness, measure_plainness
 from jeppa.lab.recalibrate import values_per_image
 from jeppa.lab.statistics import (
     BINS,
@@ -148,6 +149,7 @@ NO_VALUE = {
     "lpips_vgg": TOO_SMALL.format(ARCHITECTURES["vgg"].smallest_side),
     "gradient_energy_ratio": "every original is flat",
     "gradient_energy_ratio_draw": "every original is flat",
+    "border_error_ratio": "every image is too small to have a middle, or its middle is exact",
     "sigma_error_spearman": "sigma or the error has no order: it is the same in all blocks of each image",
     "sigma_error_spearman_sobel": "the error or the gradient has no order: it is the same in all blocks of each image",
     "ause": "every reconstruction is exact",
@@ -212,7 +214,7 @@ def evaluate(
         "versions": versions(),
         "seconds": round(time.perf_counter() - began, 2),
     }
-    summary = summarise(measured, missing)
+    summary = summarise(measured, missing, measure_plainness(vae))
     rows = [
         {"name": name, **{key: _null_if_infinite(value) for key, value in image.row.items()}}
         for name, image in zip(names, measured, strict=True)
@@ -254,14 +256,19 @@ def pick_evenly(count: int, limit: int | None) -> list[int]:
     return [(2 * i + 1) * count // (2 * taken) for i in range(taken)]
 
 
-def summarise(measured: Sequence[Measurement], missing: dict[str, str]) -> dict[str, Any]:
+def summarise(
+    measured: Sequence[Measurement], missing: dict[str, str], plainness: Plainness | None = None
+) -> dict[str, Any]:
     """Every figure with its `<key>_ci95`; a figure without a value is null, and `reasons` says why.
 
     Args:
         measured: all images, at least one; their rows get the figures after recalibration.
         missing: why nets are missing, by field of `Nets`.
+        plainness: figures of plain pictures, or None where they were not measured.
     """
     pooled = Pooled()
+    for key, value in asdict(plainness).items() if plainness else ():
+        pooled.put_alone(key, value)
     pool_calibration(measured, pooled)
     pool_recalibration(measured, pooled)
     pool_features(measured, pooled, missing.get("features"))

@@ -15,6 +15,7 @@ from jeppa.errors import CheckpointError, DataError
 from jeppa.lab import calibration, metrics
 from jeppa.lab.calibration import mean_square_error, sobel_logvar
 from jeppa.lab.metrics import FeatureNet, lossless_bpd
+from jeppa.lab.plainness import border_error_ratio
 from jeppa.lab.statistics import Histogram, histogram
 from jeppa.lpips import Lpips
 from jeppa.vae import HeteroscedasticVAE, pad_to_multiple
@@ -171,6 +172,7 @@ def _measure_likeness(x: Tensor, recon: Tensor, nets: Nets) -> Row:
         "ssim": float(metrics.ssim(x, recon)) if min(x.shape[2:]) >= metrics.SSIM_WINDOW else math.nan,
         "delta_e2000": float(metrics.delta_e2000(x, recon)),
         "gradient_energy_ratio": float(metrics.gradient_energy_ratio(x, recon)),
+        "border_error_ratio": float(border_error_ratio(x, recon)),
     }
     for key, net in (("lpips_alex", nets.lpips_alex), ("lpips_vgg", nets.lpips_vgg)):
         row[key] = math.nan if net is None else float(net(x, recon))

@@ -54,6 +54,28 @@ METRICS = (
         "gradient_energy_ratio_draw", "Sharpness of a draw", "target 1",
         "The same of a reconstruction with a residual drawn from the predicted distribution.",
     ),
+    Metric(
+        "border_error_ratio", "Error at the border", "target 1",
+        "Error of the outer 8 pixels over that of the middle.", digits=2,
+    ),
+    Metric(
+        "lattice_levels", "Lattice on plain areas", LOWER,
+        "Largest deviation of a picture of one colour from one colour; half a level is seen by nobody.",
+        "8-bit levels", digits=2,
+    ),
+    Metric(
+        "lattice_share", "Lattice, share of energy", LOWER,
+        "Energy of a picture of one colour at the stride of the latent, as a share of a white picture's.", "%",
+        digits=4, factor=100.0,
+    ),
+    Metric(
+        "gradient_lattice_share", "Lattice on gradients", LOWER, "The same of the error of a smooth gradient.", "%",
+        digits=4, factor=100.0,
+    ),
+    Metric(
+        "colour_levels", "Colour of plain areas", LOWER, "Largest error of the colour of a picture of one colour.",
+        "8-bit levels", digits=2,
+    ),
     Metric("lpips_alex", "LPIPS (AlexNet)", LOWER, "Perceptual distance to the original."),
     Metric("lpips_vgg", "LPIPS (VGG)", LOWER, "Perceptual distance to the original."),
     Metric(
