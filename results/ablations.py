@@ -16,10 +16,10 @@ from unittest import mock
 from torch import Tensor
 from torch.nn import functional as F
 
-from jeppa.config import DataConfig, VAERun
+from jeppa.config import CELL, DataConfig, VAERun
 from jeppa.data import open_source
 from jeppa.lab.evaluate import evaluate
-from jeppa.vae.sigma_head import CELL, CHANNELS
+from jeppa.vae.sigma_head import CHANNELS
 from results.record import (
     Json,
     describe_machine,

@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from jeppa.config import DataConfig, Likelihood, VAERun
+from jeppa.config import CELL, DataConfig, Likelihood, VAERun
 from jeppa.data import evaluation_images, open_source
-from jeppa.distributions import CELL, BandGaussian
+from jeppa.distributions import BandGaussian
 from jeppa.lab.demo import COLOUR_JITTER
 from jeppa.lab.evaluate import evaluate
 from jeppa.vae import HeteroscedasticVAE

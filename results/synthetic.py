@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from jeppa.config import Basis
+from jeppa.config import CELL, Basis
 from jeppa.data.images import LEVELS_PER_UNIT
-from jeppa.distributions import CELL, BandGaussian
+from jeppa.distributions import BandGaussian
 from jeppa.errors import ConfigError
 
 SIGMA_LEVELS = (1.0, 25.0)

@@ -33,9 +33,9 @@ def test_a_wrong_setting_is_named_in_one_line(values: dict[str, object], part: s
     assert str(caught.value).startswith("run.yaml: ")
 
 
-def test_an_architecture_that_is_not_eightfold_is_refused():
-    with pytest.raises(ConfigError, match="shrinks an image 32 times"):
-        parse(VAEConfig, {**PRESETS["tiny"].model_dump(), "block_out_channels": (16, 16, 16)}, "x")
+def test_an_architecture_of_no_known_factor_is_refused():
+    with pytest.raises(ConfigError, match="shrinks an image 64 times"):
+        parse(VAEConfig, {**PRESETS["tiny"].model_dump(), "block_out_channels": (16, 16, 16, 16)}, "x")
 
 
 @pytest.mark.parametrize(

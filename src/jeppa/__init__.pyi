@@ -8,7 +8,7 @@ from .pipeline.stock_pipeline import HeteroscedasticPipeline
 from .train import DiffusionObjective, VAEObjective
 from .vae import HeteroscedasticVAE
 from .vae.codec import LatentCodec, LatentStats
-from .vae.nets import PyramidAutoencoder
+from .vae.pyramid import PyramidAutoencoder
 from .vae.sigma_head import SigmaHead
 from .vae.texture import TextureHead
 

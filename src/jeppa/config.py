@@ -25,7 +25,8 @@ Basis = Literal["dct", "lapped"]
 
 # The names of `prediction_type` in diffusers.
 PredictionKind = Literal["v_prediction", "epsilon", "sample"]
-Architecture = Literal["kl", "pyramid"]
+Architecture = Literal["kl", "pyramid", "taesd"]
+TinyActivation = Literal["relu", "gelu", "silu", "mish"]
 Preset = Literal["tiny", "small", "sd"]
 Precision = Literal["auto", "exact", "bf16"]
 LPIPS_SIDE = 32
@@ -35,10 +36,17 @@ MAX_SIDE = 8192
 MAX_WIDTH = 8192
 MAX_LAYERS = 32
 MAX_CLASSES = 1_000_000
+MAX_LEVELS = 6
+
+CELL = 8
+"""Pixels along a side of a cell, for which sigma heads and band likelihoods predict."""
+FACTORS = (4, 8, 16, 32)
+"""How many times smaller than a picture a latent may be, along a side."""
 
 # Upper limit of every count; more can only be a typing error.
 MAX_COUNT = 1_000_000_000
 Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+Layers = Annotated[int, Field(ge=0, le=MAX_LAYERS)]
 
 
 class Settings(BaseModel):
@@ -47,38 +55,81 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class TinyCodecConfig(Settings):
+    """What an AutoencoderTiny has beside its `VAEConfig`, under the names that diffusers gives it."""
+
+    encoder_block_out_channels: tuple[Width, ...] = Field((64, 64, 64, 64), min_length=2, max_length=MAX_LEVELS)
+    decoder_block_out_channels: tuple[Width, ...] = Field((64, 64, 64, 64), min_length=2, max_length=MAX_LEVELS)
+    num_encoder_blocks: tuple[Layers, ...] = Field((1, 3, 3, 3), min_length=2, max_length=MAX_LEVELS)
+    num_decoder_blocks: tuple[Layers, ...] = Field((3, 3, 3, 1), min_length=2, max_length=MAX_LEVELS)
+    act_fn: TinyActivation = "relu"
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        counts = {
+            len(self.encoder_block_out_channels), len(self.decoder_block_out_channels), len(self.num_encoder_blocks),
+            len(self.num_decoder_blocks),
+        }  # fmt: skip
+        if len(counts) > 1:
+            raise ValueError("an AutoencoderTiny has as many levels in its encoder as in its decoder")
+        return self
+
+
 class VAEConfig(Settings):
     """Architecture of a `HeteroscedasticVAE`: an autoencoder and the sigma head beside it."""
 
     architecture: Architecture = Field(
-        "kl", description="kl is diffusers' AutoencoderKL; pyramid has a linear path beside its net and no group norm."
+        "kl",
+        description="kl is diffusers' AutoencoderKL; pyramid has a linear path beside its net and no group norm; taesd "
+        "is diffusers' AutoencoderTiny, whose encoder gives no variance.",
     )
     pixel_unshuffle: Literal[1, 2, 4, 8] = Field(
         description="Side in pixels of the blocks that the first layer takes as one; 1 is the plain AutoencoderKL."
     )
-    block_out_channels: tuple[Width, ...] = Field(max_length=4, description="Width of each resolution level.")
+    block_out_channels: tuple[Width, ...] = Field(
+        min_length=1, max_length=MAX_LEVELS, description="Width of each resolution level, the finest first."
+    )
     layers_per_block: int = Field(ge=1, le=MAX_LAYERS, description="Residual blocks at each level.")
     latent_channels: int = Field(4, ge=1, le=256, description="Channels of the latent.")
     norm_num_groups: int = Field(1, ge=1, le=MAX_WIDTH, description="Groups of the group normalisation of kl.")
     mid_block_attention: bool = Field(False, description="Self-attention in the middle block of kl.")
+    quant_conv: bool = Field(True, description="A 1x1 convolution behind the encoder of kl.")
+    post_quant_conv: bool = Field(True, description="A 1x1 convolution before the decoder of kl.")
+    tiny: TinyCodecConfig | None = Field(None, description="The rest of the architecture of taesd.")
     sigma_channels: int = Field(ge=8, le=MAX_WIDTH, description="Width of the sigma head.")
     sigma_blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="Residual blocks of the sigma head.")
     basis: Basis = Field("lapped", description="Transform in which band likelihoods are diagonal.")
 
     @model_validator(mode="after")
     def _buildable(self) -> Self:
-        factor = self.pixel_unshuffle * 2 ** (len(self.block_out_channels) - 1)
-        if factor != 8:
+        if self.factor not in FACTORS:
             raise ValueError(
                 f"pixel_unshuffle {self.pixel_unshuffle} with {len(self.block_out_channels)} levels shrinks an "
-                f"image {factor} times, but a latent is 8 times smaller: use 4, 3, 2 or 1 levels for 1, 2, 4 or 8"
+                f"image {self.factor} times, but a latent is 4, 8, 16 or 32 times smaller: for 8 use 4, 3, 2 or 1 "
+                "levels for 1, 2, 4 or 8"
             )
-        if self.architecture == "pyramid" and self.pixel_unshuffle != 2:
+        if self.architecture == "pyramid" and (self.pixel_unshuffle, self.factor) != (2, 8):
             raise ValueError("a pyramid has three levels behind pixel_unshuffle 2")
+        if (self.tiny is not None) != (self.architecture == "taesd"):
+            raise ValueError("taesd needs the settings under tiny, and no other architecture has them")
+        if self.tiny and self.tiny.decoder_block_out_channels != self.block_out_channels[::-1]:
+            raise ValueError("block_out_channels of taesd are the decoder_block_out_channels, the finest first")
+        if self.tiny and self.pixel_unshuffle != 1:
+            raise ValueError("taesd takes single pixels: pixel_unshuffle is 1")
         odd = [width for width in self.block_out_channels if width % self.norm_num_groups]
         if odd:
             raise ValueError(f"a level of {odd[0]} channels has no {self.norm_num_groups} equal norm_num_groups")
         return self
+
+    @property
+    def factor(self) -> int:
+        """Pixels along a side of a place of the latent: 4, 8, 16 or 32."""
+        return int(self.pixel_unshuffle) << (len(self.block_out_channels) - 1)
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of a picture have to be multiples of: `factor`, but at least 8, a cell of the sigma head."""
+        return max(CELL, self.factor)
 
 
 PRESETS: dict[str, VAEConfig] = {

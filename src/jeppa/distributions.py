@@ -28,7 +28,7 @@ import torch
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from jeppa.config import Basis
+from jeppa.config import CELL, Basis
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -309,8 +309,6 @@ def standard_student_t(like: Tensor, df: float, generator: torch.Generator | lis
     chi2_over_df = torch.from_numpy(gammaincinv(half, uniform.cpu().numpy())).to(normal) / half
     return normal * (chi2_over_df.clamp(min=1e-6) * df / (df - 2.0)).rsqrt()
 
-
-CELL = 8
 
 # Brightness, red against blue, green against both: orthonormal.
 OPPONENT = torch.nn.functional.normalize(

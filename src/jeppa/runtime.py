@@ -38,7 +38,7 @@ from jeppa.config import Precision
 from jeppa.diffusion import Denoiser
 from jeppa.files import write_text_atomically
 from jeppa.machine import processor
-from jeppa.vae import FACTOR, HeteroscedasticVAE
+from jeppa.vae import HeteroscedasticVAE
 
 CLEAR_WIN = 1.15
 REPEATS = 3
@@ -278,13 +278,14 @@ def _to_channels_last(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> T
 
 Net = TypeVar("Net", bound=nn.Module)
 SIDE = 16
-"""Side of the latents on which time is measured: those of a picture of 128 pixels."""
+"""Side of the latents on which time is measured: for most VAEs those of a picture of 128 pixels."""
 BATCH = 4
 
 
 def vae_runtime(vae: HeteroscedasticVAE, precision: Precision) -> Runtime:
     """The runtime for encoding and decoding."""
-    x = torch.zeros(1, 3, SIDE * FACTOR, SIDE * FACTOR)
+    side = SIDE * vae.settings.multiple
+    x = torch.zeros(1, 3, side, side)
     return choose_runtime(
         precision, vae, "encode and decode", _on_copy(vae, lambda net: net.decode(net.encode(x).mean))
     )

@@ -13,7 +13,7 @@ it must not name code, for the sake of those who open the folder with diffusers.
 Source of the format: https://github.com/huggingface/safetensors#format.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,16 @@ DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "U8": torch.uint8,
 }  # fmt: skip
-_HALF = (torch.float16, torch.bfloat16)
+HALVES = (torch.float16, torch.bfloat16)
 _LENGTH_BYTES = 8
 
 
 def read_tensors(
-    path: Path, expected: Mapping[str, Tensor] | None = None, prefix: str = "", half: bool = False
+    path: Path,
+    expected: Mapping[str, Tensor] | None = None,
+    prefix: str = "",
+    half: bool = False,
+    names: Collection[str] | None = None,
 ) -> dict[str, Tensor]:
     """Read the tensors of a file into memory, on the CPU.
 
@@ -43,6 +47,7 @@ def read_tensors(
             does not matter and may be `meta`. None accepts whatever the file holds.
         prefix: only names that begin with it are read, and they are returned without it.
         half: the file may hold float16 or bfloat16 where float32 is expected; what is returned is float32.
+        names: only these are read, whatever else the file holds; None for all.
 
     Raises:
         CheckpointError: the file is missing or damaged, holds a name twice, a type that is not in `DTYPES`, other
@@ -51,19 +56,44 @@ def read_tensors(
     try:
         _check_tensor_header(path)
         with safe_open(path, "pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118, as it is no mapping
-            outlines = {name.removeprefix(prefix): _read_outline(file, name, path) for name in names}
+            wanted = [
+                name
+                for name in file.keys()  # noqa: SIM118, as it is no mapping
+                if name.startswith(prefix) and (names is None or name in names)
+            ]
+            outlines = {name.removeprefix(prefix): _read_outline(file, name, path) for name in wanted}
             if expected is not None:
                 _check_architecture(outlines, expected, path, half)
-            tensors = {name.removeprefix(prefix): _read_finite(file, name, path) for name in names}
+            tensors = {name.removeprefix(prefix): _read_finite(file, name, path) for name in wanted}
         if half:
-            return {name: tensor.float() if tensor.dtype in _HALF else tensor for name, tensor in tensors.items()}
+            return {name: tensor.float() if tensor.dtype in HALVES else tensor for name, tensor in tensors.items()}
         return tensors
     except SafetensorError as error:
         raise _damaged(path, " ".join(str(error).split())[:160]) from None
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path; more memory than torch can allocate
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
         raise CheckpointError(f"{path}: cannot be read ({reason}); restore the file") from None
+
+
+def read_outlines(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Names, shapes and types of a file's tensors, on the meta device, and the texts of its metadata.
+
+    No value is read.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, holds a name twice or a type that is not in `DTYPES`.
+    """
+    try:
+        _check_tensor_header(path)
+        with safe_open(path, "pt") as file:
+            outlines = {name: _read_outline(file, name, path) for name in file.keys()}  # noqa: SIM118
+            return outlines, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise _damaged(path, " ".join(str(error).split())[:160]) from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); restore the file"
+        ) from None
 
 
 def _check_tensor_header(path: Path) -> None:
@@ -91,7 +121,7 @@ def _check_architecture(outlines: Mapping[str, Tensor], expected: Mapping[str, T
         raise _another_architecture(path, problem)
     for name, outline in outlines.items():
         like = expected[name]
-        halved = half and outline.dtype in _HALF and like.dtype == torch.float32
+        halved = half and outline.dtype in HALVES and like.dtype == torch.float32
         if outline.shape != like.shape or not (outline.dtype == like.dtype or halved):
             problem = f"{name!r:.80} is {outline.dtype} {list(outline.shape)}, not {like.dtype} {list(like.shape)}"
             raise _another_architecture(path, problem)

@@ -947,7 +947,7 @@ def test_F31_diffusers_agrees(tmp_path: Path, seen: Seen) -> None:
     stock, info = AutoencoderKL.from_pretrained(tmp_path / "vae", output_loading_info=True, local_files_only=True)
     x = torch.rand(1, 3, 32, 32) * 2.0 - 1.0
     with torch.no_grad():
-        theirs = numerics.stock_reconstruction(stock, x, model.config.pixel_unshuffle)
+        theirs = numerics.stock_reconstruction(stock, x, model.settings.pixel_unshuffle)
         difference = float((theirs - model.reconstruct(x).mean).abs().max())
     amiss = len(info["missing_keys"]) + len(info["unexpected_keys"])
     assert largest <= 1e-5

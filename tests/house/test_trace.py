@@ -21,6 +21,10 @@ ADDED = {
     "pipeline/stock_pipeline.py",
     "train/ranks.py",
     "cli/scale.py",
+    "cli/adapt.py",
+    "vae/architecture.py",
+    "vae/foreign.py",
+    "vae/pyramid.py",
 }
 """Files that later features brought, one subject each; the studio is a room of its own that nothing else enters."""
 STUDIO_FILES = 15

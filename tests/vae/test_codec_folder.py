@@ -29,7 +29,7 @@ def test_stock_diffusers_opens_the_folder_and_decodes_the_same(model: Heterosced
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     z = torch.randn(1, 4, 3, 3)
-    pixels = torch.nn.functional.pixel_shuffle(stock.decode(z).sample, model.config.pixel_unshuffle)
+    pixels = torch.nn.functional.pixel_shuffle(stock.decode(z).sample, model.settings.pixel_unshuffle)
     assert torch.equal(pixels, model.decode(z).mean)
     assert stock.config.latents_mean == list(SHIFT)
     assert stock.config.scaling_factor == pytest.approx((30.0 / 4.0) ** -0.5)

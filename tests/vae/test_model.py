@@ -75,12 +75,12 @@ def test_padding_repeats_the_edge():
 def test_mean_and_latent_are_those_of_the_stock_autoencoder(tiny: HeteroscedasticVAE):
     """Red when decode skips a block or the head touches the mean."""
     x = torch.rand(2, 3, 32, 32) * 2.0 - 1.0
-    pixels = torch.nn.functional.pixel_unshuffle(x, tiny.config.pixel_unshuffle)
+    pixels = torch.nn.functional.pixel_unshuffle(x, tiny.settings.pixel_unshuffle)
     stock = tiny.vae.encode(pixels).latent_dist
     posterior = tiny.encode(x)
     assert torch.equal(posterior.mean, stock.mean)
     assert torch.equal(posterior.logvar, stock.logvar)
-    expected = torch.nn.functional.pixel_shuffle(tiny.vae.decode(stock.mean).sample, tiny.config.pixel_unshuffle)
+    expected = torch.nn.functional.pixel_shuffle(tiny.vae.decode(stock.mean).sample, tiny.settings.pixel_unshuffle)
     assert torch.equal(tiny.decode(stock.mean).mean, expected)
 
 

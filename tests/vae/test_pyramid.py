@@ -10,7 +10,7 @@ from torch import Tensor
 from jeppa.config import VAEConfig, parse
 from jeppa.errors import ConfigError
 from jeppa.vae import HeteroscedasticVAE, load_folder, save_folder
-from jeppa.vae.nets import PyramidAutoencoder
+from jeppa.vae.pyramid import PyramidAutoencoder
 
 CONFIG = VAEConfig(
     architecture="pyramid", pixel_unshuffle=2, block_out_channels=(16, 24, 32), layers_per_block=1, sigma_channels=16,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 
+from jeppa.cli.adapt import adapt
 from jeppa.cli.core import (
     Flat,
     MaybeWhole,
@@ -365,6 +366,7 @@ app = cyclopts.App(
 app.command(train_app)
 app.command(encode)
 for command in (
+    adapt,
     reconstruct,
     generate,
     interpolate,

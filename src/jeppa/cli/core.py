@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.console import Console
 
-from jeppa.config import DiffusionRun, S, SamplerSettings, Settings, TextureRun, VAERun, parse
+from jeppa.config import PRESETS, DiffusionRun, S, SamplerSettings, Settings, TextureRun, VAERun, parse
 from jeppa.errors import ConfigError, TrainingError
 from jeppa.files import check_out_folder, read_yaml
 
@@ -155,18 +155,19 @@ def complain(error: BaseException, code: int) -> int:
 Speed = Literal["auto", "exact"]
 
 
-def open_model(path: Path, precision: Speed) -> "Model":
+def open_model(path: Path, precision: Speed, vae: Path | None = None) -> "Model":
     """Load the model of a folder or shipped name, on the GPU if there is one, and print how its nets run.
 
     Args:
-        path: run folder, exported folder or name of a shipped model.
+        path: run folder, exported folder, name of a shipped model, or VAE of others.
         precision: auto for the number format that is fastest on this machine, exact for float32.
+        vae: a VAE to use in place of the model's own.
     """
     import torch
 
     from jeppa.pipeline import load_model
 
-    model = load_model(path, precision, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(path, precision, "cuda" if torch.cuda.is_available() else "cpu", vae)
     for note in model.notes:
         say(note)
     return model
@@ -226,6 +227,7 @@ def generate(
     out: Path,
     number: Annotated[Whole, Parameter(name=["--number", "-n", "--n"])] = 16,
     seed: Whole = 0,
+    vae: Path | None = None,
     keep: float = 1.0,
     mask: Path | None = None,
     texture: float = 0.0,
@@ -243,6 +245,8 @@ def generate(
         out: folder to write.
         number: how many pictures to keep.
         seed: seed of the first picture; the next ones count up.
+        vae: VAE with the same latents to decode with, such as one tuned with --frozen encoder; the model's own unless
+            given.
         keep: share of the drawn pictures to keep, the least uncertain ones; the others go to OUT/rejected.
         mask: greyscale picture of the size of those made: learned variance at full temperature where it is white, plain
             DDIM where it is black.
@@ -261,13 +265,15 @@ def generate(
 
     settings = parse_flags(flags, SamplerSettings)
     if engine == "ray" or workers is not None or shard is not None:
-        if keep < 1.0 or mask is not None or previews:
-            raise ConfigError("keep, mask and previews do not go with engine ray, workers or shard: leave them out")
+        if keep < 1.0 or mask is not None or previews or vae is not None:
+            raise ConfigError(
+                "keep, mask, previews and vae do not go with engine ray, workers or shard: leave them out"
+            )
         from jeppa.cli.scale import generate_rows
 
         generate_rows(model, out, number, seed, settings, texture, engine, workers, shard)
         return
-    opened = open_model(model, precision)
+    opened = open_model(model, precision, vae)
     say(str(generate_files(opened, out, number, seed, settings, keep, mask, previews, texture)))
 
 
@@ -291,12 +297,14 @@ def train_vae(
     Args:
         out: run folder to write.
         config: YAML file with settings; flags win over it.
-        init: exported folder, run folder or shipped name of a VAE to start from.
+        init: VAE to start from: exported folder, run folder, shipped name, AutoencoderKL or AutoencoderTiny of
+            diffusers, pipeline folder, or .safetensors file; its architecture is the default.
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
+    values = like_init(_collect_settings(VAERun, flags, config, out, resume), init)
     # Before the imports, which take seconds: a wrong setting gets its message at once.
-    settings = parse(VAERun, _collect_settings(VAERun, flags, config, out, resume), str(config or "flags"))
+    settings = parse(VAERun, values, str(config or "flags"))
     check_out_folder(out, settings.data.data)
     from jeppa.progress import follow
     from jeppa.train import VAEObjective, train
@@ -304,6 +312,9 @@ def train_vae(
     objective = VAEObjective(settings, init)
     say_skipped(objective.data.source)
     follow("vae", train(objective, out, resume, allow_change or ()), console)
+    latents = objective.describe_latents()
+    if latents is not None:
+        say(latents)
     say(f"run folder: {out}")
 
 
@@ -388,6 +399,23 @@ def train_texture(
     say_skipped(objective.data.source)
     follow("texture", train(objective, out, resume, allow_change or ()), console)
     say(f"run folder: {out}")
+
+
+def like_init(values: Values, init: Path | None) -> Values:
+    """`values` with the architecture of the VAE that training starts from, unless they name one.
+
+    Raises:
+        CheckpointError: `init` is no VAE.
+    """
+    if init is None or "preset" in values or "model" in values:
+        return values
+    from jeppa.shipped import find_shipped
+    from jeppa.vae import describe_vae
+
+    shipped = find_shipped(init)
+    model = describe_vae(init if shipped is None else shipped.vae)
+    preset = next((name for name, known in PRESETS.items() if known == model), None)
+    return {**values, "preset": preset, "model": model.model_dump(mode="json")}
 
 
 def _collect_settings(

@@ -28,6 +28,7 @@ class DenoiserAbout(Settings):
         latent_channels: C of the latents.
         resolution: side of the pictures it was trained on, in pixels.
         labels: class names in order; empty for a model without.
+        latents: what its latents are like, see `LatentCodec.probe`; None where nobody has noted it.
     """
 
     format: Literal[1] = 1
@@ -37,6 +38,7 @@ class DenoiserAbout(Settings):
     latent_channels: int = Field(ge=1, le=256)
     resolution: int = Field(ge=8, le=MAX_SIDE, multiple_of=8)
     labels: tuple[str, ...]
+    latents: tuple[float, ...] | None = None
 
 
 def make_denoiser(about: DenoiserAbout, sample_size: int) -> Denoiser:

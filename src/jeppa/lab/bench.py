@@ -221,7 +221,7 @@ def training_rows(alternations: int) -> Iterator[Row]:
 def plain_loop(config: VAERun) -> Generator[float, None, None]:
     """The loop that a user of diffusers would write; yields the loss of each step."""
     accelerator = Accelerator()
-    model: AutoencoderKL = initial_model(config, None).vae
+    model: AutoencoderKL = initial_model(config, None)[0].vae
     crops = CropDataset(open_data(config.data, "train"), TRAINING_SIDE, config.seed)
     keys = (range(start, start + TRAINING_BATCH) for start in range(0, MANY_STEPS * TRAINING_BATCH, TRAINING_BATCH))
     loader = DataLoader(crops, batch_sampler=keys)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jeppa.config import CELL
 from jeppa.data import to_pixels
 from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.distributions import DiagonalGaussian, Predictive
@@ -20,7 +21,6 @@ from jeppa.lab.statistics import Histogram, histogram
 from jeppa.lpips import Lpips
 from jeppa.vae import HeteroscedasticVAE, pad_to_multiple
 
-CELL = 8
 BLOCK = 8
 Row = dict[str, float]
 """Figures of one image by their key in metrics.json; NaN where the image has none."""
@@ -110,7 +110,7 @@ def measure_image(
     """
     if not x.isfinite().all():
         raise DataError(f"{name!r}: has a pixel that is not a finite number; delete or replace the image")
-    x = fit_to_grid(x)
+    x = fit_to_grid(x, vae.settings.multiple)
     generator = torch.Generator().manual_seed(index)
     pixels = metrics.dequantise(x, generator)
     posterior = vae.encode(x)
@@ -119,6 +119,8 @@ def measure_image(
     prediction = _predict(pixels, decoded, generator)
     _check_finite(name, prediction, code["elbo_bpd"])
     curves = _trace_sparsification(prediction)
+    if vae.deterministic:
+        code |= {"rate_bpd": math.nan, "elbo_bpd": math.nan}
     row = {
         **_measure_likeness(x, prediction.mean, nets),
         **code,
@@ -134,13 +136,13 @@ def measure_image(
     return _make_measurement(row, prediction, curves, features, sample)
 
 
-def fit_to_grid(x: Tensor) -> Tensor:
-    """The centred part of `[B,3,H,W]` whose sides are multiples of 8; a side below 8 is extended to 8 instead."""
+def fit_to_grid(x: Tensor, multiple: int = CELL) -> Tensor:
+    """The centred part of `[B,3,H,W]` whose sides are multiples of `multiple`; a shorter side is extended instead."""
     for dim in (2, 3):
         side = x.shape[dim]
-        kept = side - side % CELL if side >= CELL else side
+        kept = side - side % multiple if side >= multiple else side
         x = x.narrow(dim, (side - kept) // 2, kept)
-    return pad_to_multiple(x, CELL)
+    return pad_to_multiple(x, multiple)
 
 
 def _check_finite(name: str, prediction: PixelPrediction, bits: float) -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.lab.metrics import check_same_shape
-from jeppa.vae import FACTOR, HeteroscedasticVAE
+from jeppa.vae import HeteroscedasticVAE
 
 SIDE = 128
 BORDER = 8
@@ -64,8 +64,8 @@ def measure_plainness(vae: HeteroscedasticVAE, side: int = SIDE) -> Plainness:
     deviation = (same - colour).square().mean((1, 2, 3)).sqrt()
     return Plainness(
         lattice_levels=float(deviation.max()) * LEVELS_PER_UNIT,
-        lattice_share=float(lattice_energy(same, FACTOR).max()),
-        gradient_lattice_share=float(lattice_energy(smoothed - smooth, FACTOR).max()),
+        lattice_share=float(lattice_energy(same, vae.settings.factor).max()),
+        gradient_lattice_share=float(lattice_energy(smoothed - smooth, vae.settings.factor).max()),
         colour_levels=float((colour - plain[:, :, :1, :1]).abs().mean((1, 2, 3)).max()) * LEVELS_PER_UNIT,
     )
 

@@ -200,7 +200,7 @@ def _collect_samples(vae: HeteroscedasticVAE, source: ImageSource, resolution: i
     samples = []
     for index, (_, x) in enumerate(evaluation_images(source, resolution)):
         generator = torch.Generator().manual_seed(index)
-        x = fit_to_grid(x[None])
+        x = fit_to_grid(x[None], vae.settings.multiple)
         decoded = vae.decode(vae.encode(x).mean)
         residual = decoded.element_residual(dequantise(x, generator))
         samples.append(pick_values(residual, decoded.element_logvar, degrees, values, generator))

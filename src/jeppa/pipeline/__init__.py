@@ -2,7 +2,7 @@
 
 from jeppa.config import DDIMSettings, SamplerSettings
 from jeppa.pipeline.drawing import Axis, Moment, draw_grid, draw_live
-from jeppa.pipeline.loading import about_denoiser, describe_denoiser, load_model
+from jeppa.pipeline.loading import about_denoiser, check_latents, describe_denoiser, load_model
 from jeppa.pipeline.looking import Look, Readout, Trip, draw_again, has_texture, look, round_trips, with_texture
 from jeppa.pipeline.mixing import Method, between, even_shares, fuse, slerp
 from jeppa.pipeline.model import Model, Preview, Sample, Uncertainty, batch_size_for, uncertainty
@@ -26,6 +26,7 @@ __all__ = [
     "batch_size_for",
     "between",
     "change_inside",
+    "check_latents",
     "describe_denoiser",
     "draw_again",
     "draw_grid",

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL
@@ -96,7 +96,7 @@ def _check_format(model: Model, format: Format, out: Path) -> None:
     if format == "ldm":
         if out.suffix != ".safetensors":
             raise ConfigError(f"{out}: ldm is one file: give --out a name that ends in .safetensors")
-        net, unshuffle = model.codec.vae.vae, model.codec.vae.config.pixel_unshuffle
+        net, unshuffle = model.codec.vae.vae, model.codec.vae.settings.pixel_unshuffle
         if not isinstance(net, AutoencoderKL) or unshuffle != 1:
             kind = f"an AutoencoderKL over {unshuffle}x{unshuffle} pixels taken as one"
             raise ConfigError(
@@ -164,7 +164,7 @@ def _export_pipeline(model: Model, draft: Path) -> None:
 
 def _export_ldm(model: Model, out: Path, licence: str | None, notes: list[str]) -> Iterator[str]:
     vae = model.codec.vae
-    config = {**vae.vae.config, **_statistics(model.codec)}
+    config = vae.vae.config
     metadata = {"format": "pt", **{key: json.dumps(config[key]) for key in STATISTICS if config.get(key) is not None}}
     sigma, card = _beside(out)
     has_head = vae.sigma_head is not None and vae.arm.distribution is DiagonalGaussian and not vae.arm.tails
@@ -191,17 +191,6 @@ def _describe_head(model: Model) -> dict[str, str]:
     assert vae.sigma_head is not None
     config = {key: value for key, value in vae.sigma_head.config.items() if not key.startswith("_")}
     return {"format": "pt", "sigma_head": json.dumps({**config, "shared_logvar": float(vae.shared_logvar)})}
-
-
-def _statistics(codec: LatentCodec) -> dict[str, Any]:
-    """Those of the latent that `LatentCodec.save` writes into `vae/config.json`."""
-    shift, scale = codec.stats.shift, codec.stats.scale
-    return {
-        "latents_mean": list(shift),
-        "latents_std": list(scale),
-        "shift_factor": sum(shift) / len(shift),
-        "scaling_factor": 1.0 / (sum(s * s for s in scale) / len(scale)) ** 0.5,
-    }
 
 
 def _beside(out: Path) -> tuple[Path, Path]:

@@ -18,7 +18,6 @@ from jeppa.config import DDIMSettings
 from jeppa.distributions import DiagonalGaussian, Predictive
 from jeppa.errors import ConfigError
 from jeppa.pipeline.model import Model, batch_size_for
-from jeppa.vae import FACTOR
 
 Method = Literal["fade", "fuse", "morph"]
 
@@ -114,7 +113,7 @@ def _split_pair(both: DiagonalGaussian) -> tuple[DiagonalGaussian, DiagonalGauss
 
 def _morph(model: Model, a: Tensor, b: Tensor, shares: Sequence[float], settings: DDIMSettings) -> Iterator[Tensor]:
     first, second = model.invert(torch.cat([a, b]), settings)
-    count = batch_size_for(FACTOR * max(a.shape[2:]))
+    count = batch_size_for(model.factor * max(a.shape[2:]))
     for start in range(0, len(shares), count):
         noise = torch.stack([slerp(first, second, share) for share in shares[start : start + count]])
         *_, last = model.sample_from(noise, settings)

@@ -18,7 +18,7 @@ The first term is the decoder's variance at the estimate. The second is estimate
 difference of D(estimate + s) and D(estimate - s), squared, where s is the deviation with a random sign for each
 element. For a decoder that is linear over this distance the estimator is unbiased. Random signs need far fewer pairs
 than normal draws: the contribution of an element by itself is the same in each pair, so only the cross terms must
-average out, and the mean over cells of 8x8 pixels evens out most of those.
+average out, and the mean over the pixels of each place of the latent evens out most of those.
 
 Source of the estimator: Hutchinson, Communications in Statistics 19(2), 1990.
 """
@@ -56,7 +56,7 @@ from jeppa.diffusion.schedule import check_steps
 from jeppa.distributions import DiagonalGaussian
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.machine import lacks_memory
-from jeppa.vae import FACTOR, Rows, pad_to_multiple
+from jeppa.vae import Rows, pad_to_multiple
 from jeppa.vae.codec import LatentCodec
 
 BATCH = 16
@@ -78,8 +78,8 @@ def batch_size_for(side: int) -> int:
     return max(1, min(BATCH, PIXELS // side**2))
 
 
-def explain_lack_of_memory(denoise: Denoise) -> Denoise:
-    """Wrap `denoise` so that a lack of memory becomes an error of one line.
+def explain_lack_of_memory(denoise: Denoise, factor: int) -> Denoise:
+    """Wrap `denoise` so that a lack of memory becomes an error of one line; `factor` is that of the VAE.
 
     Raises:
         ConfigError: when it is called, if the pictures do not fit in memory.
@@ -93,7 +93,7 @@ def explain_lack_of_memory(denoise: Denoise) -> Denoise:
                 raise
         count, _, height, width = zt.shape
         raise ConfigError(
-            f"pictures of {FACTOR * width}x{FACTOR * height} pixels, {count} at once, do not fit in memory: a denoiser "
+            f"pictures of {factor * width}x{factor * height} pixels, {count} at once, do not fit in memory: a denoiser "
             "sees them whole, not in tiles; take a smaller --resolution, or free some memory"
         )
 
@@ -167,7 +167,7 @@ def preview(codec: LatentCodec, step: SamplerStep) -> Preview:
 
 
 def variance_through(codec: LatentCodec, x0: Tensor, x0_variance: Tensor, pairs: int = PAIRS) -> Tensor:
-    """Variance of the decoder's mean when x0 has the given variance, `[B,3,H,W]`, constant in cells of 8x8 pixels.
+    """Variance of the decoder's mean when x0 has the given variance, `[B,3,H,W]`, constant in each place.
 
     The random signs are the same for every sample and every step. So a map does not depend on its batch, and it changes
     from step to step only because the estimate and its variance do.
@@ -185,8 +185,8 @@ def variance_through(codec: LatentCodec, x0: Tensor, x0_variance: Tensor, pairs:
         signs = torch.randint(2, x0.shape[1:], generator=generator).to(x0) * 2.0 - 1.0
         shift = deviation * signs
         half = (codec.decode(x0 + shift).mean - codec.decode(x0 - shift).mean) / 2.0
-        total = total + F.avg_pool2d(half.square(), FACTOR)
-    return F.interpolate(total / pairs, scale_factor=FACTOR, mode="nearest")
+        total = total + F.avg_pool2d(half.square(), codec.vae.settings.factor)
+    return F.interpolate(total / pairs, scale_factor=codec.vae.settings.factor, mode="nearest")
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,11 @@ class Model:
     labels: tuple[str, ...]
     resolution: int
     notes: tuple[str, ...] = ()
+
+    @property
+    def factor(self) -> int:
+        """Pixels along a side of a place of the latent."""
+        return self.codec.vae.settings.factor
 
     @property
     def schedule(self) -> DDIMScheduler:
@@ -269,7 +274,7 @@ class Model:
             ConfigError: as for `check_texture`.
         """
         self.check_texture(k)
-        z = self.codec.vae.encode(pad_to_multiple(x)).mean
+        z = self.codec.vae.encode(pad_to_multiple(x, self.codec.vae.settings.multiple)).mean
         generators = texture_generators(range(seed, seed + len(x)))
         return self.codec.vae.decode_texture(z, k, generators).mean[..., : x.shape[2], : x.shape[3]]
 
@@ -344,11 +349,13 @@ class Model:
         """Side of the pictures to make, in pixels: `wanted`, or the training resolution if that is None.
 
         Raises:
-            ConfigError: the side is no multiple of 8, or out of range.
+            ConfigError: the side is no multiple of 8 (of 16 or 32 for a VAE of that factor), or out of range.
         """
-        side = self.resolution if wanted is None else wanted
-        if side % FACTOR or not FACTOR <= side <= MAX_SIDE:
-            raise ConfigError(f"resolution is {side}, but must be a multiple of {FACTOR} from {FACTOR} to {MAX_SIDE}")
+        side, multiple = self.resolution if wanted is None else wanted, self.codec.vae.settings.multiple
+        if side % multiple or not multiple <= side <= MAX_SIDE:
+            raise ConfigError(
+                f"resolution is {side}, but must be a multiple of {multiple} from {multiple} to {MAX_SIDE}"
+            )
         return side
 
     def check_variance(self, wanted_for: str) -> None:
@@ -407,13 +414,13 @@ class Model:
         denoise = self._make_denoise(settings.label, settings.guidance)
         temperature = self._temperature(settings, mask)
         ddim = DDIM(settings.steps, settings.eta, temperature=temperature, last=settings.last_draw)
-        side = self.side(settings.resolution) // FACTOR
+        side = self.side(settings.resolution) // self.factor
         schedule = self.schedule
         check_steps(len(alpha_bars(schedule)), settings.steps)
 
         def start(seeds: Sequence[int]) -> Iterator[SamplerStep]:
             generators = generators_for(seeds)
-            noise = initial_noise((self.codec.vae.config.latent_channels, side, side), generators)
+            noise = initial_noise((self.codec.vae.settings.latent_channels, side, side), generators)
             return sample_ddim(denoise, noise, schedule, ddim, generators)
 
         return start
@@ -426,13 +433,14 @@ class Model:
     def _make_denoise(self, label: str | None, guidance: float = 1.0) -> Denoise:
         denoiser = self._denoiser()
         if label is None:
-            return explain_lack_of_memory(make_denoise(denoiser, None, guidance))
+            return explain_lack_of_memory(make_denoise(denoiser, None, guidance), self.factor)
         known = [unicodedata.normalize("NFC", one) for one in self.labels]
         composed = unicodedata.normalize("NFC", label)  # a file system or keyboard may write one letter as two
         if composed not in known:
             remedy = f"choose one of {', '.join(self.labels)}" if self.labels else "leave --label out"
             raise ConfigError(f"label is {label!r}, which {self.path} does not know: {remedy}")
-        return explain_lack_of_memory(make_denoise(denoiser, torch.tensor([known.index(composed)]), guidance))
+        labels = torch.tensor([known.index(composed)])
+        return explain_lack_of_memory(make_denoise(denoiser, labels, guidance), self.factor)
 
     def _temperature(self, settings: SamplerSettings, mask: Tensor | None) -> float | Tensor:
         """The sampler's temperature: 0 without a learned variance, and with a mask one for each place, `[1,1,h,w]`."""
@@ -450,4 +458,4 @@ class Model:
                 f"mask is {width}x{height} pixels, but the pictures made are {side}x{side}: scale it to that size, or "
                 "set --resolution"
             )
-        return settings.temperature * F.avg_pool2d(mask[None, None], FACTOR)
+        return settings.temperature * F.avg_pool2d(mask[None, None], self.factor)

@@ -6,6 +6,7 @@ goes through an affine map exactly: for y = sum_i w_i z_i with independent z_i, 
 decoder itself is unsure of is added, fitted in the same way as one log-variance for each cell.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 
 from jeppa.data.images import fit_square, to_x
 from jeppa.data.sources import open_source
-from jeppa.vae import FACTOR
 from jeppa.vae.codec import LatentCodec
 
 PHOTOS = 4
@@ -28,7 +28,7 @@ class RoughDecoder:
     """An affine map of standardised latents.
 
     Args:
-        weight: of 3x3 places to the 8x8 pixels of three colours, `[3 * 64, C, 3, 3]`.
+        weight: of 3x3 places to the pixels of a place in three colours, `[3 * 64, C, 3, 3]` for 8x8 of them.
         bias: `[3 * 64]`.
         weight_logvar: to the mean log-variance of a cell, `[1, C, 3, 3]`.
         bias_logvar: `[1]`.
@@ -43,7 +43,7 @@ class RoughDecoder:
     def mean(self, z0: Tensor) -> Tensor:
         """About the decoder's mean of `[B,C,h,w]`: `[B,3,8h,8w]`."""
         cells = F.conv2d(_bordered(z0.float()), self.weight, self.bias)
-        return F.pixel_shuffle(cells, FACTOR).clamp(-1.0, 1.0)
+        return F.pixel_shuffle(cells, math.isqrt(cells.shape[1] // 3)).clamp(-1.0, 1.0)
 
     @torch.no_grad()
     def sigma(self, z0: Tensor, variance: Tensor) -> Tensor:
@@ -61,9 +61,10 @@ def fit_rough_decoder(codec: LatentCodec) -> RoughDecoder:
     for ref in open_source("builtin:photos").refs[:PHOTOS]:
         z0 = codec.encode(to_x(fit_square(ref.read_pixels(), SIDE))[None].to(device)).mean
         decoded = codec.decode(z0)
+        factor = decoded.mean.shape[-1] // z0.shape[-1]
         rows.append(_by_place(F.unfold(_bordered(z0.float()), 3)))
-        pixels.append(_by_place(F.pixel_unshuffle(decoded.mean.float(), FACTOR).flatten(2)))
-        logvars.append(_by_place(F.avg_pool2d(decoded.var.log().float().mean(1, keepdim=True), FACTOR).flatten(2)))
+        pixels.append(_by_place(F.pixel_unshuffle(decoded.mean.float(), factor).flatten(2)))
+        logvars.append(_by_place(F.avg_pool2d(decoded.var.log().float().mean(1, keepdim=True), factor).flatten(2)))
     z = torch.cat(rows)
     z = torch.cat([z, torch.ones_like(z[:, :1])], 1).double()
     targets = torch.cat([torch.cat(pixels), torch.cat(logvars)], 1).double()

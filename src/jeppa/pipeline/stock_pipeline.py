@@ -34,7 +34,6 @@ from jeppa.diffusion import DESCRIPTION, Denoiser, DenoiserAbout, make_denoise
 from jeppa.distributions import Predictive, standard_normal
 from jeppa.errors import ConfigError
 from jeppa.pipeline.model import explain_lack_of_memory, texture_generators
-from jeppa.vae import FACTOR
 from jeppa.vae.codec import Description, LatentCodec, LatentStats, assemble
 
 CODE = "pipeline.py"
@@ -144,7 +143,8 @@ class HeteroscedasticPipeline(DiffusionPipeline):
         """
         noise = self._noise(label, batch_size, height, width, generator) if latents is None else latents
         classes, learned = self._classes(label, len(noise)), variance == "learned"
-        denoise = explain_lack_of_memory(make_denoise(self._denoiser(), classes, guidance_scale))
+        guided = make_denoise(self._denoiser(), classes, guidance_scale)
+        denoise = explain_lack_of_memory(guided, self._vae_about.config.factor)
         settings = self._step_settings(learned, eta, temperature, generator)
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         zt = noise.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
@@ -176,7 +176,7 @@ class HeteroscedasticPipeline(DiffusionPipeline):
         """The VAE of the parts as they are now; they may have been exchanged."""
         about = self._vae_about
         net = assemble(about, self.vae, self.sigma_head, self.texture_head)
-        return LatentCodec(net, LatentStats(shift=about.latent_shift, scale=about.latent_scale))
+        return LatentCodec(net, LatentStats(shift=about.latent_shift, scale=about.latent_scale, kept=about.kept))
 
     def _denoiser(self) -> Denoiser:
         denoiser = Denoiser(self.unet, self._about.prediction, None, self._about.config.patch)
@@ -192,13 +192,15 @@ class HeteroscedasticPipeline(DiffusionPipeline):
         generator: Generators,
     ) -> Tensor:
         sides = [self._about.resolution if side is None else side for side in (height, width)]
+        settings = self._vae_about.config
+        multiple = settings.multiple
         for side in sides:
-            if side < FACTOR or side % FACTOR:
-                raise ConfigError(f"height or width is {side}, but must be a multiple of {FACTOR} from {FACTOR} up")
+            if side < multiple or side % multiple:
+                raise ConfigError(f"height or width is {side}, but must be a multiple of {multiple} from {multiple} up")
         counts = {len(each) for each in (label, generator) if isinstance(each, list | tuple)} or {batch_size}
         if len(counts) > 1:
             raise ConfigError(f"{len(label or ())} labels, but {len(generator)} generators: give one for each picture")  # type: ignore[arg-type]
-        shape = (counts.pop(), self._about.latent_channels, *(side // FACTOR for side in sides))
+        shape = (counts.pop(), self._about.latent_channels, *(side // settings.factor for side in sides))
         return standard_normal(torch.empty(shape, device="cpu"), generator)
 
     def _classes(self, label: str | Sequence[str] | None, count: int) -> Tensor | None:

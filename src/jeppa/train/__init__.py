@@ -3,6 +3,7 @@
 from jeppa.train.diffusion import DiffusionObjective, like_denoiser, with_classes
 from jeppa.train.faults import Interrupted
 from jeppa.train.loop import StepRecord, train
+from jeppa.train.run_folder import replace_sigma_head
 from jeppa.train.texture import TextureObjective
 from jeppa.train.vae import VAEObjective
 
@@ -13,6 +14,7 @@ __all__ = [
     "TextureObjective",
     "VAEObjective",
     "like_denoiser",
+    "replace_sigma_head",
     "train",
     "with_classes",
 ]

@@ -35,10 +35,9 @@ from jeppa.diffusion import (
 )
 from jeppa.distributions import standard_normal
 from jeppa.errors import CheckpointError, ConfigError
-from jeppa.pipeline import Model, about_denoiser, describe_denoiser, load_model
+from jeppa.pipeline import Model, about_denoiser, check_latents, describe_denoiser, load_model
 from jeppa.train.ranks import ALONE, Part, Ranks
 from jeppa.train.step import Batch, Objective, Terms, TrainingData
-from jeppa.vae import FACTOR
 from jeppa.vae.codec import LatentCodec
 
 CLASSES = "class_embedding.weight"
@@ -172,8 +171,8 @@ class LatentData(TrainingData):
 
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the latents of a step."""
-        side = self._config.data.resolution // FACTOR
-        return (self._config.optim.batch_size, self._codec.vae.config.latent_channels, side, side)
+        side = self._config.data.resolution // self._codec.vae.settings.factor
+        return (self._config.optim.batch_size, self._codec.vae.settings.latent_channels, side, side)
 
     def _latents(self) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior means and standard deviations `[N,C,h,w]` and labels `[N]`, encoded at the first call."""
@@ -192,6 +191,9 @@ class DiffusionObjective(Objective):
         codec: the frozen VAE with its statistics.
         init: run folder, exported folder or shipped name of a denoiser to start from, or None for random weights.
         data: latents that are there already; None encodes those of the run's pictures.
+
+    Raises:
+        CheckpointError: that denoiser, or the one that stays frozen, was trained on other latents.
     """
 
     config: DiffusionRun
@@ -204,13 +206,18 @@ class DiffusionObjective(Objective):
         self.config = config
         self.codec = codec
         self.data = data or LatentData(config, codec)
+        self.latents = codec.probe()
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.model = make_denoiser(self._about(), config.data.resolution // FACTOR)
-        if config.denoiser is not None:
-            keep(self.model, load_model(Path(config.denoiser)))
-        elif init is not None:
-            start_from(self.model, self._about().labels, load_model(init))
+            self.model = make_denoiser(self._about(), config.data.resolution // codec.vae.settings.factor)
+        source = config.denoiser or init
+        if source is not None:
+            trained = load_model(source)
+            check_latents(codec, trained.codec.probe(), config.vae, source)
+            if config.denoiser is not None:
+                keep(self.model, trained)
+            else:
+                start_from(self.model, self._about().labels, trained)
         if config.optim.gradient_checkpointing:
             self.model.unet.enable_gradient_checkpointing()
         self.schedule = make_scheduler(kind=config.prediction)
@@ -269,12 +276,12 @@ class DiffusionObjective(Objective):
 
     def _about(self) -> DenoiserAbout:
         labels = self.data.source.labels if self.config.classes else ()
-        return about_denoiser(self.config, self.codec.vae.config.latent_channels, labels)
+        return about_denoiser(self.config, self.codec.vae.settings.latent_channels, labels, self.latents)
 
 
 def weights_hash(codec: LatentCodec) -> str:
     """SHA-256, in hexadecimal, of a VAE's weights and its latent statistics."""
-    total = hashlib.sha256(codec.stats.model_dump_json().encode())
+    total = hashlib.sha256(codec.stats.model_dump_json(exclude_none=True).encode())
     for name, value in sorted(codec.vae.state_dict().items()):
         total.update(name.encode())
         total.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())

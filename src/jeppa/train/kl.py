@@ -29,14 +29,16 @@ class KLTerm(nn.Module):
 
     Args:
         config: `beta`, `kl_warmup_steps`, `free_bits` and `rate` of it.
+        deterministic: the encoder gives no variance, so every term is 0.
     """
 
     steps: Tensor
     log_beta: Tensor
     average_rate: Tensor
 
-    def __init__(self, config: VAERun) -> None:
+    def __init__(self, config: VAERun, deterministic: bool = False) -> None:
         super().__init__()
+        self.deterministic = deterministic
         self.warmup = config.kl_warmup_steps
         self.free_nats = config.free_bits * math.log(2.0)
         self.wanted = config.rate
@@ -64,7 +66,7 @@ class KLTerm(nn.Module):
             means: those of these terms over the whole batch, where the posterior is that of a part.
             counted: which samples count, where other processes have the rest of the batch; see `mean_of_batch`.
         """
-        element = posterior.element_kl()
+        element = torch.zeros_like(posterior.mean) if self.deterministic else posterior.element_kl()
         channel = element.flatten(2).mean(2)
         rate = element.detach().flatten(1).sum(1) / dims / math.log(2.0)
         weighted = self.beta * self._pressed(channel, means, counted) * element[0, 0].numel()

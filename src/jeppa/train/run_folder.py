@@ -10,11 +10,11 @@ import os
 import platform
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -24,7 +24,8 @@ from jeppa.checkpoint import RUN_ID, Checkpoint, newest_checkpoint, run_id, save
 from jeppa.config import RunConfig, dump_yaml, load_run, parse_run
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.files import flush, write_text_atomically
-from jeppa.train.step import Objective, TrainState
+from jeppa.train.step import TrainState
+from jeppa.vae.codec import LatentCodec
 
 Change = Literal["settings", "data"]
 """What may differ on resume if the user allows it: settings (except those of the model), and the images."""
@@ -125,6 +126,8 @@ def _flatten_settings(values: Flat, prefix: str = "") -> Flat:
 
 _PACKAGES = ("jeppa", "torch", "accelerate", "diffusers", "numpy", "pillow", "safetensors")
 _EXPORT = "export.tmp"
+_HEAD = "model.sigma_head."
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def open_run(
 def store(run: Path, step: int, state: TrainState, origin: Origin) -> Checkpoint:
     """Export the averaged model into `run`, then save a checkpoint of it and of all that `restore` needs."""
     with state.use_average():
-        published = _publish(state.objective, run)
+        published = _put_beside(run, state.objective.publish)
         averaged = {key: value.clone() for key, value in state.objective.state_dict().items()}
     content = {
         "step": step,
@@ -250,13 +253,35 @@ def _restore_optimizer(state: TrainState, rates: list[float], saved: dict[str, T
     state.optimizer.load_state_dict(content)
 
 
-def _publish(objective: Objective, run: Path) -> dict[str, Any]:
-    """`objective.publish` into `run`, file by file, so that a kill leaves none half-written."""
+def replace_sigma_head(run: Path, codec: LatentCodec) -> None:
+    """Put a calibrated sigma head into the newest checkpoint of a finished VAE run, and export it.
+
+    Raises:
+        CheckpointError: there is no intact checkpoint, or it cannot be written.
+    """
+    checkpoint, passed_over = newest_checkpoint(run)
+    if checkpoint is None or codec.vae.sigma_head is None:
+        raise CheckpointError(f"{run}: {(*passed_over, 'no checkpoint with a sigma head in it')[0]}; train it first")
+    head = {f"{_HEAD}{name}": value for name, value in codec.vae.sigma_head.state_dict().items()}
+    curve = {name: value for name, value in head.items() if name.startswith(f"{_HEAD}curve.")}
+    tensors = {
+        "model": checkpoint.tensors("model") | curve,
+        "ema": checkpoint.tensors("ema") | head,
+        "optimizer": checkpoint.tensors("optimizer"),
+    }
+    state, manifest = checkpoint.state(), checkpoint.manifest()
+    origin = {key: value for key, value in manifest.items() if key not in ("format", "step", "files")}
+    save_checkpoint(run, checkpoint.step, tensors, state, state["config"]["optim"]["keep"], origin)
+    _put_beside(run, codec.save)
+
+
+def _put_beside(run: Path, write: Callable[[Path], T]) -> T:
+    """Let `write` fill a folder, then move its files into `run` one by one, so that a kill leaves none half-written."""
     temporary = run / _EXPORT
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        published = objective.publish(temporary)
+        written = write(temporary)
         for path in sorted(temporary.rglob("*")):
             target = run / path.relative_to(temporary)
             if path.is_dir():
@@ -266,7 +291,7 @@ def _publish(objective: Objective, run: Path) -> dict[str, Any]:
                 os.replace(path, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return published
+    return written
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -28,7 +28,6 @@ from jeppa.train.step import Batch, Objective, Terms
 from jeppa.train.vae import CropData
 from jeppa.vae import FACTOR
 from jeppa.vae.codec import LatentCodec
-from jeppa.vae.nets import decode_features
 from jeppa.vae.texture import TextureHead, add_texture
 
 SHEET_IMAGES = 8
@@ -107,7 +106,7 @@ class TextureObjective(Objective):
         x = batch["x"]
         with torch.no_grad():
             z = self.model.encode(x).mean
-            features, mean = decode_features(self.model.vae, z, self.model.config.pixel_unshuffle)
+            features, mean = self.model.codec.features_and_mean(z)
             logvar = self.model.predict(features, mean, x.device).logvar
         direction = self.head(features, batch["noise"])
         with torch.autocast(x.device.type, enabled=False):

@@ -30,10 +30,11 @@ from jeppa.train.faults import load_batches
 from jeppa.train.kl import KLTerm, latent_summary
 from jeppa.train.ranks import ALONE, COUNTED, Part, Ranks, mean_of_batch
 from jeppa.train.step import Batch, Objective, Terms, TrainingData
-from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_folder, save_folder
-from jeppa.vae.codec import measure
+from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_vae, save_folder
+from jeppa.vae.codec import FACTOR_KEYS, LatentStats, make_factors, measure, renew
+from jeppa.vae.foreign import LIKELIHOOD as UNMEASURED
 from jeppa.vae.linear_start import principal_components, start_linear
-from jeppa.vae.nets import PyramidAutoencoder, encoder_parts
+from jeppa.vae.pyramid import PyramidAutoencoder
 
 SHEET_IMAGES = 8
 STATISTICS_IMAGES = 512
@@ -123,22 +124,33 @@ class VAEObjective(Objective):
 
     Args:
         config: all settings of the run.
-        init: exported folder or shipped name of a VAE to start from, or None for random weights.
+        init: exported folder, shipped name, or VAE of others to start from; None for random weights.
+
+    Attributes:
+        started: the latent statistics of that VAE; None for random weights.
+        published: those of the last export; None before it.
+
+    Raises:
+        ConfigError: settings that contradict each other or the VAE; crops that its factor does not divide.
+        CheckpointError: `init` is no VAE, or one of another architecture.
     """
 
     config: VAERun
     data: CropData
+    started: LatentStats | None
+    published: LatentStats | None = None
     coupled = True
 
     def __init__(self, config: VAERun, init: Path | None = None) -> None:
         super().__init__()
         self.config = config
+        self._check_crops()
         self.data = CropData(config)
-        self.model = initial_model(config, init)
+        self.model, self.started = initial_model(config, init)
         self._freeze()
         if config.optim.gradient_checkpointing:
             self.model.vae.enable_gradient_checkpointing()
-        self.kl = KLTerm(config)
+        self.kl = KLTerm(config, self.model.deterministic)
         self._lpips = load_lpips("alex") if config.perceptual else None
         if init is None:
             self._start_linear()
@@ -147,7 +159,9 @@ class VAEObjective(Objective):
         """Add the noise of the latent's posterior to the crops and, for LPIPS, how far they are shifted."""
         count, _, height, width = batch["x"].shape
         part = part or Part(range(count), count)
-        like = batch["x"].new_empty(part.whole, self.config.model.latent_channels, height // FACTOR, width // FACTOR)
+        model = self.config.model
+        places = height // model.factor, width // model.factor
+        like = batch["x"].new_empty(part.whole, model.latent_channels, *places)
         drawn = {**batch, "noise": part.take(standard_normal(like, generator))}
         if self._lpips is not None:
             drawn["moved"] = torch.randint(FACTOR, (2,), generator=generator).expand(count, 2)
@@ -193,15 +207,17 @@ class VAEObjective(Objective):
         return [group for group in learn if group]
 
     def summary(self, means: dict[str, float]) -> dict[str, float]:
-        """PSNR (dB) and RMSE (8-bit levels) of sampled reconstructions; the bound in bits a dimension; the latent."""
+        """PSNR (dB) and RMSE (8-bit levels) of sampled reconstructions; the bound in bits a dimension; the latent.
+
+        An encoder without a variance has no rate, so there is no bound.
+        """
+        rate = {"rate_bpd": means["rate"], "elbo_bpd": means["distortion"] + means["rate"], "beta": means["beta"]}
         return {
             "loss": means["loss"],
             "psnr": 10.0 * math.log10(4.0 / max(means["squared_error"], 1e-12)),
             "rmse_levels": math.sqrt(means["squared_error"]) * LEVELS_PER_UNIT,
             "distortion_bpd": means["distortion"],
-            "rate_bpd": means["rate"],
-            "elbo_bpd": means["distortion"] + means["rate"],
-            "beta": means["beta"],
+            **({} if self.model.deterministic else rate),
             **({"lpips": means["lpips"]} if "lpips" in means else {}),
             **latent_summary(means),
         }
@@ -217,11 +233,35 @@ class VAEObjective(Objective):
         write_png(contact_sheet(reconstruction_rows(x, decoded.mean, decoded.logvar)), path)
 
     def publish(self, run: Path) -> dict[str, Any]:
-        """Measure the latent's shift and scale on training crops and export for diffusers."""
-        crops = self.data.crops(self.config.data.resolution)
-        stats = measure(self.model, (crops[n]["x"][None] for n in range(STATISTICS_IMAGES)))
-        save_folder(self.model, stats.shift, stats.scale, run)
+        """Export for diffusers; the latent's shift and scale are measured on training crops, unless they must stay."""
+        stats = self.published = self._statistics()
+        save_folder(self.model, stats.shift, stats.scale, run, stats.kept)
         return {"latent": stats.model_dump(mode="json")}
+
+    def describe_latents(self) -> str | None:
+        """A line about latents before and after, the old factors beside the new; None without a VAE before."""
+        if self.started is None or self.published is None:
+            return None
+        old, new = (_factors_of(stats) for stats in (self.started, self.published))
+        if old == new:
+            return "latents: as they were, so denoisers of them still fit"
+        changes = ", ".join(f"{key} {old[key]} -> {new[key]}" for key in old if old[key] != new[key])
+        return f"latents: {changes}; denoisers of the old latents fit no more (--frozen encoder keeps them)"
+
+    def _statistics(self) -> LatentStats:
+        if self.config.frozen is not None and self.started is not None:
+            return self.started
+        crops = self.data.crops(self.config.data.resolution)
+        measured = measure(self.model, (crops[n]["x"][None] for n in range(STATISTICS_IMAGES)))
+        return measured if self.started is None else renew(self.started, measured)
+
+    def _check_crops(self) -> None:
+        side, multiple = self.config.data.resolution, self.config.model.multiple
+        if side % multiple:
+            raise ConfigError(
+                f"resolution is {side}, but must be a multiple of {multiple} for a VAE whose latents are "
+                f"{self.config.model.factor} times smaller than a picture"
+            )
 
     def _start_linear(self) -> None:
         net = self.model.vae
@@ -236,13 +276,13 @@ class VAEObjective(Objective):
 
     def _freeze(self) -> None:
         vae = self.model.vae
-        frozen = {None: (), "encoder": encoder_parts(vae), "mean": (vae,)}[self.config.frozen]
+        frozen = {None: (), "encoder": self.model.codec.encoder_parts(), "mean": (vae,)}[self.config.frozen]
         for net in frozen:
             net.requires_grad_(False)
 
 
-def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
-    """Make the model with weights drawn from the run's seed, or with those of `init`.
+def initial_model(config: VAERun, init: Path | None) -> tuple[HeteroscedasticVAE, LatentStats | None]:
+    """Make the model with weights drawn from the run's seed, or with those of `init` and its latent statistics.
 
     A sigma head of another family than that of `init` keeps its random weights.
 
@@ -261,19 +301,27 @@ def initial_model(config: VAERun, init: Path | None) -> HeteroscedasticVAE:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = HeteroscedasticVAE(config.model, config.likelihood)
-    if init is not None:
-        _start_from(model, init)
-    return model
+    if model.deterministic and config.rate is not None:
+        raise ConfigError(f"rate is {config.rate}, but an AutoencoderTiny has no rate: leave it out")
+    return model, None if init is None else _start_from(model, init)
 
 
-def _start_from(model: HeteroscedasticVAE, init: Path) -> None:
+def _start_from(model: HeteroscedasticVAE, init: Path) -> LatentStats:
     shipped = find_shipped(init)
-    source, _ = load_folder(init if shipped is None else shipped.vae)
+    source, stats = load_vae(init if shipped is None else shipped.vae)
     try:
         model.vae.load_state_dict(source.vae.state_dict())
         if model.sigma_head is not None and source.sigma_head is not None and source.arm.family == model.arm.family:
             model.sigma_head.load_state_dict(source.sigma_head.state_dict())
     except RuntimeError:
-        raise CheckpointError(f"{init}: a VAE of another architecture; choose the --preset that it has") from None
-    model.mean_square.copy_(source.mean_square)
-    model.updates.fill_(ESTABLISHED_UPDATES)
+        raise CheckpointError(f"{init}: a VAE of another architecture; leave --preset out, or choose its own") from None
+    if stats.kept is None or source.likelihood != UNMEASURED:
+        model.mean_square.copy_(source.mean_square)
+        model.updates.fill_(ESTABLISHED_UPDATES)
+    return stats
+
+
+def _factors_of(stats: LatentStats) -> dict[str, str]:
+    """The single factors that pipelines read, rounded to be read by people."""
+    entries = stats.kept or make_factors(stats.shift, stats.scale)
+    return {key: "none" if entries.get(key) is None else f"{entries[key]:.5g}" for key in FACTOR_KEYS[:2]}

@@ -10,15 +10,17 @@ with the weights. Rombach et al., arXiv 2112.10752, appendix G, measure one scal
 channel has its own, as in EDM2 (arXiv 2312.02696).
 """
 
+import inspect
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
+from torch.nn import functional as F
 
 from jeppa.config import Likelihood, Settings, TextureConfig, VAEConfig, parse
 from jeppa.distributions import DiagonalGaussian, Predictive
@@ -26,33 +28,48 @@ from jeppa.errors import CheckpointError, ConfigError
 from jeppa.files import read_json
 from jeppa.tensors import read_part
 from jeppa.vae.model import HeteroscedasticVAE
+from jeppa.vae.nets import Net
 
 FORMAT = 1
+Kept = dict[str, Any]
+PROBE_SIDE = 64
+FACTOR_KEYS = ("scaling_factor", "shift_factor", "latents_mean", "latents_std")
+"""The entries of a VAE's `config.json` that say what its latents are like."""
 NOT_A_FOLDER = (
     "a file, but a model is a run folder or an exported folder; pickles (.ckpt, .pt, .bin) are never opened, because "
     "they can run code"
 )
 
 
-def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tuple[float, ...], folder: Path) -> None:
-    """Write `model` with its latent statistics (per channel, of the raw latent) into `folder`."""
-    model.vae.register_to_config(
-        latents_mean=list(shift),
-        latents_std=list(scale),
-        shift_factor=sum(shift) / len(shift),
-        scaling_factor=1.0 / (sum(s * s for s in scale) / len(scale)) ** 0.5,
-    )
+def save_folder(
+    model: HeteroscedasticVAE,
+    shift: tuple[float, ...],
+    scale: tuple[float, ...],
+    folder: Path,
+    kept: Kept | None = None,
+) -> None:
+    """Write `model` into `folder`, with its latent statistics (per channel, of the raw latent).
+
+    Args:
+        model: the VAE.
+        shift, scale, kept: see `LatentStats`.
+        folder: exists.
+    """
+    stats = LatentStats(shift=shift, scale=scale, kept=kept)
+    register_statistics(model.vae, stats)
     model.vae.save_pretrained(folder / "vae")
     if model.sigma_head is not None:
         model.sigma_head.save_pretrained(folder / "sigma_head")
     description: dict[str, Any] = {
         "format": FORMAT,
         "likelihood": model.likelihood,
-        "config": model.config.model_dump(mode="json"),
+        "config": model.settings.model_dump(mode="json"),
         "mean_square": float(model.mean_square),
         "latent_shift": list(shift),
         "latent_scale": list(scale),
     }
+    if kept is not None:
+        description["kept"] = dict(kept)
     if model.texture_head is not None:
         model.texture_head.save_pretrained(folder / "texture_head")
         description["texture"] = model.texture_config.model_dump(mode="json")
@@ -62,7 +79,7 @@ def save_folder(model: HeteroscedasticVAE, shift: tuple[float, ...], scale: tupl
 
 
 def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
-    """Read what `save_folder` wrote: the model in evaluation mode, and `latent_shift` and `latent_scale`.
+    """Read what `save_folder` wrote: the model in evaluation mode, and its statistics as `LatentStats` takes them.
 
     The model is built from `model.json`, and diffusers itself opens nothing. Its configuration files are only checked:
     they must not name code, for the sake of those who open the folder with diffusers.
@@ -86,7 +103,8 @@ def load_folder(folder: Path) -> tuple[HeteroscedasticVAE, dict[str, Any]]:
     for name, tensors in weights.items():
         model.get_submodule(name).load_state_dict(tensors)
     model.mean_square.fill_(about.mean_square)
-    return model.eval(), {"shift": about.latent_shift, "scale": about.latent_scale}
+    stats = {"shift": about.latent_shift, "scale": about.latent_scale}
+    return model.eval(), stats if about.kept is None else {**stats, "kept": about.kept}
 
 
 def assemble(
@@ -122,19 +140,77 @@ class Description(Settings):
     mean_square: float = Field(ge=0.0)
     latent_shift: tuple[float, ...]
     latent_scale: tuple[float, ...]
+    kept: Kept | None = None
 
 
 class LatentStats(Settings):
-    """Per-channel mean (`shift`) and standard deviation (`scale`) of the raw latent z."""
+    """Per-channel mean (`shift`) and standard deviation (`scale`) of the raw latent z.
+
+    Args:
+        shift, scale: one number for each channel.
+        kept: the entries of `vae/config.json` of the VAE that training started from, which stay as they are; None for a
+            VAE of our own, whose entries follow from shift and scale.
+    """
 
     shift: tuple[float, ...]
     scale: tuple[float, ...]
+    kept: Kept | None = None
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
         if len(self.shift) != len(self.scale) or min(self.scale, default=0.0) <= 0.0:
             raise ValueError("shift and scale need one entry for each latent channel, every scale above 0")
         return self
+
+
+def register_statistics(net: Net, stats: LatentStats) -> None:
+    """Put the statistics of the latent into the configuration of a net, where pipelines read them.
+
+    Entries that the class of the net does not have are left out.
+    """
+    known = inspect.signature(type(net).__init__).parameters
+    own = {key: value for key, value in make_factors(stats.shift, stats.scale).items() if key in known}
+    net.register_to_config(**(own if stats.kept is None else stats.kept))
+
+
+def make_factors(shift: Sequence[float], scale: Sequence[float]) -> Kept:
+    """The entries `FACTOR_KEYS` for latents of these statistics."""
+    return {
+        "scaling_factor": 1.0 / (sum(s * s for s in scale) / len(scale)) ** 0.5,
+        "shift_factor": sum(shift) / len(shift),
+        "latents_mean": list(shift),
+        "latents_std": list(scale),
+    }
+
+
+def renew(stats: LatentStats, measured: LatentStats) -> LatentStats:
+    """Newly measured statistics, with what else is kept of the VAE that had `stats`."""
+    if stats.kept is None:
+        return measured
+    factors = make_factors(measured.shift, measured.scale)
+    kept = stats.kept | {key: value for key, value in factors.items() if key in stats.kept}
+    return measured.model_copy(update={"kept": kept})
+
+
+def statistics_of(net: Net) -> LatentStats:
+    """The statistics that the configuration of a net states: those for each channel, or else the factors.
+
+    Raises:
+        ConfigError: they are no numbers, or not one for each channel.
+    """
+    config = {key: value for key, value in net.config.items() if not key.startswith("_")}
+    channels = config["latent_channels"]
+    shift = config.get("latents_mean") or [config.get("shift_factor") or 0.0] * channels
+    scale = config.get("latents_std")
+    try:
+        scale = scale or [1.0 / (config.get("scaling_factor") or 1.0)] * channels
+        values = {"shift": shift, "scale": scale, "kept": config}
+    except (TypeError, ZeroDivisionError):
+        raise ConfigError(f"scaling_factor is {config['scaling_factor']!r:.80}, but must be a number above 0") from None
+    stats = parse(LatentStats, values, "latent statistics")
+    if len(stats.shift) != channels:
+        raise ConfigError(f"latents_mean has {len(stats.shift)} entries for {channels} latent channels: restore it")
+    return stats
 
 
 def measure(vae: HeteroscedasticVAE, batches: Iterable[Tensor]) -> LatentStats:
@@ -173,6 +249,7 @@ class LatentCodec:
         if vae.tiling is None:
             vae.enable_tiling()
         self.stats = stats
+        register_statistics(vae.vae, stats)
         self._shift = torch.tensor(stats.shift).view(1, -1, 1, 1)
         self._scale = torch.tensor(stats.scale).view(1, -1, 1, 1)
 
@@ -187,9 +264,17 @@ class LatentCodec:
         with torch.no_grad():
             return self.vae.decode(self.raw(z0))
 
+    def probe(self) -> tuple[float, ...]:
+        """What the latents are like: the standardised latent of a test picture, averaged over its quarters, `[4C]`.
+
+        A denoiser fits every VAE that gives about these numbers, whatever its decoder.
+        """
+        z0 = self.encode(_test_picture(PROBE_SIDE)).mean
+        return tuple(round(value, 4) for value in F.adaptive_avg_pool2d(z0, 2).flatten().tolist())
+
     def save(self, folder: Path) -> None:
         """Export VAE and statistics into a folder that exists; diffusers opens it."""
-        save_folder(self.vae, self.stats.shift, self.stats.scale, folder)
+        save_folder(self.vae, self.stats.shift, self.stats.scale, folder, self.stats.kept)
 
     def standardise(self, z: Tensor) -> Tensor:
         """Raw latent to about zero mean and unit variance per channel."""
@@ -198,3 +283,10 @@ class LatentCodec:
     def raw(self, z0: Tensor) -> Tensor:
         """The inverse of `standardise`."""
         return z0 * self._scale.to(z0.device) + self._shift.to(z0.device)
+
+
+def _test_picture(side: int) -> Tensor:
+    """Waves of three colours, with an edge: `[1,3,side,side]` in [-1,1]."""
+    down, across = torch.meshgrid(*[torch.linspace(-1.0, 1.0, side)] * 2, indexing="ij")
+    waves = torch.stack([torch.sin(3.0 * down + 5.0 * across), torch.cos(7.0 * across), torch.sin(4.0 * down * across)])
+    return torch.where(down + across > 0.5, -0.6 * waves, 0.8 * waves)[None]

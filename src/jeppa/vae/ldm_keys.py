@@ -9,7 +9,7 @@ Source of the names: Rombach et al., arXiv 2112.10752, `ldm/modules/diffusionmod
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -77,16 +77,22 @@ def modernise(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def strip_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the first prefix in `PREFIXES` that holds an encoder or a decoder, without the prefix.
+    """The tensors of the VAE in a file, without the prefix of their names, see `own_names`."""
+    return {own: state[name] for name, own in own_names(state).items()}
 
-    A VAE's own file may have its training's loss and averages beside the net (`loss.`, `model_ema.`); they are left
-    out.
+
+def own_names(names: Iterable[str]) -> dict[str, str]:
+    """Names of a file's tensors that belong to its VAE, each with what is left of it without the prefix.
+
+    The prefix is the first in `PREFIXES` that holds an encoder or a decoder. A VAE's own file may have its training's
+    loss and averages beside the net (`loss.`, `model_ema.`); they are left out.
     """
+    names = list(names)
     for prefix in PREFIXES:
-        if any(name.startswith((f"{prefix}encoder.", f"{prefix}decoder.")) for name in state):
-            own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-            return {name: tensor for name, tensor in own.items() if not name.startswith(("loss.", "model_ema."))}
-    return dict(state)
+        if any(name.startswith((f"{prefix}encoder.", f"{prefix}decoder.")) for name in names):
+            own = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+            return {name: rest for name, rest in own.items() if not rest.startswith(("loss.", "model_ema."))}
+    return {name: name for name in names}
 
 
 def is_ldm(names: Mapping[str, Tensor]) -> bool:

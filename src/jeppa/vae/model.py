@@ -1,28 +1,38 @@
 """A VAE whose encoder and decoder both give a mean and a variance.
 
-diffusers' AutoencoderKL gives latents and the mean; a separate head (`vae/sigma_head.py`) gives the log-variance of
-every pixel. Kingma and Welling, arXiv 1312.6114; Rombach et al., arXiv 2112.10752 for the architecture.
+An autoencoder, such as diffusers' AutoencoderKL, gives latents and the mean; a head beside it (`vae/sigma_head.py`)
+gives the log-variance of every pixel. Kingma and Welling, arXiv 1312.6114; Rombach et al., arXiv 2112.10752 for the
+architecture.
+
+A stock pipeline of diffusers takes the model as `vae=`: it has the names that pipelines ask for, and `encode` and
+`decode` answer as those of AutoencoderKL do where `return_dict` is given.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Self, overload
 
 import torch
+from diffusers.configuration_utils import FrozenDict
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jeppa.config import PRESETS, Likelihood, TextureConfig, VAEConfig
+from jeppa.config import CELL, PRESETS, Likelihood, TextureConfig, VAEConfig
 from jeppa.distributions import DiagonalGaussian, Predictive, standard_normal
 from jeppa.errors import ConfigError, DataError
 from jeppa.vae.blending import Plane, gather_rows
 from jeppa.vae.likelihoods import LIKELIHOODS
-from jeppa.vae.nets import Net, build_net, decode_features, encode_moments
+from jeppa.vae.nets import Codec, Net, adapt_net, build_net
 from jeppa.vae.sigma_head import SigmaHead, bound_logvar
 from jeppa.vae.texture import TextureHead, add_texture
 from jeppa.vae.tiling import Read, Tiling, margin_for, predict, reader, rows_in_tiles, tile_for
 
 FACTOR = 8
+"""Pixels along a side of a place of the latent, of all presets."""
 POSTERIOR_LOGVAR_RANGE = (-30.0, 20.0)
 ERROR_MEMORY = 0.98
 
@@ -36,8 +46,17 @@ class Rows:
     logvar: Tensor
 
 
+class Posterior(DiagonalGaussian):
+    """q(z|x), which also answers as the output of AutoencoderKL's `encode` does."""
+
+    @property
+    def latent_dist(self) -> DiagonalGaussianDistribution:
+        """The same distribution as diffusers has it; the two draw different samples from one generator."""
+        return DiagonalGaussianDistribution(torch.cat([self.mean, self.logvar], dim=1))
+
+
 class HeteroscedasticVAE(nn.Module):
-    """AutoencoderKL with a variance for every pixel.
+    """An autoencoder with a variance for every pixel.
 
     Inputs are copied from their device to that of the weights, and results are copied back, so that noise, tiles and
     files can stay on the CPU. Under bf16 autocast the results stay float32 and finite. Results of the tiny preset with
@@ -49,6 +68,7 @@ class HeteroscedasticVAE(nn.Module):
         texture: architecture of a texture head, or None for a VAE without.
 
     Attributes:
+        settings: the architecture.
         vae: the autoencoder, see `vae/nets.py`; an AutoencoderKL is over `3 * pixel_unshuffle**2` channels.
         sigma_head: the head, or None when the likelihood has one variance for all pixels.
         texture_head: see `vae/texture.py`, or None.
@@ -70,7 +90,7 @@ class HeteroscedasticVAE(nn.Module):
             if config not in PRESETS:
                 raise ConfigError(f"preset is {config!r}, but must be one of {', '.join(PRESETS)}")
             config = PRESETS[config]
-        self.config = config
+        self.settings = config
         self.likelihood = likelihood
         self.vae: Net = build_net(config)
         self.arm = LIKELIHOODS[likelihood]
@@ -95,45 +115,163 @@ class HeteroscedasticVAE(nn.Module):
         """Log-variance that fits all pixels best, scalar, softly bounded like the per-pixel one."""
         return _fit_logvar(self.mean_square)
 
-    def encode(self, x: Tensor) -> DiagonalGaussian:
+    @property
+    def codec(self) -> Codec:
+        """What gives moments and mean: the adapter of `vae`."""
+        return adapt_net(self.vae, self.settings.pixel_unshuffle)
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the encoder gives no variance, so that there is no rate."""
+        return self.settings.architecture == "taesd"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the autoencoder's weights."""
+        dtype: torch.dtype = next(self.vae.parameters()).dtype
+        return dtype
+
+    @property
+    def config(self) -> FrozenDict:
+        """The autoencoder's configuration as a pipeline reads it, for pictures of three channels.
+
+        Pipelines count the levels to know how much smaller a latent is, so a level is added for each halving that
+        `pixel_unshuffle` does.
+        """
+        settings = self.settings
+        finer = settings.pixel_unshuffle.bit_length() - 1
+        widths = settings.block_out_channels[:1] * finer + settings.block_out_channels
+        return FrozenDict({**self.vae.config, "in_channels": 3, "out_channels": 3, "block_out_channels": widths})
+
+    @overload
+    def encode(self, x: Tensor, return_dict: None = None) -> Posterior: ...
+    @overload
+    def encode(self, x: Tensor, return_dict: Literal[True]) -> AutoencoderKLOutput: ...
+    @overload
+    def encode(self, x: Tensor, return_dict: Literal[False]) -> tuple[DiagonalGaussianDistribution]: ...
+    def encode(self, x: Tensor, return_dict: bool | None = None) -> Any:
         """Posterior q(z|x) of the raw latent.
 
         Args:
-            x: `[B,3,H,W]` in [-1,1]; H and W multiples of 8.
+            x: `[B,3,H,W]` in [-1,1]; H and W multiples of `settings.multiple`, 8 for all presets.
+            return_dict: None for a `Posterior`; True or False for the output of AutoencoderKL's `encode`.
 
         Returns:
-            Gaussian over `[B,C,H/8,W/8]`, float32.
+            Gaussian over `[B,C,h,w]`, float32; h and w are `settings.factor` times smaller than H and W. That of a
+            deterministic encoder has no variance worth the name (log-variance -30).
 
         Raises:
-            DataError: other channels, or a side that 8 does not divide (`reconstruct` pads for you).
+            DataError: other channels, or a side that is no such multiple (`reconstruct` pads for you).
         """
-        if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % FACTOR or x.shape[3] % FACTOR or 0 in x.shape:
+        multiple = self.settings.multiple
+        if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % multiple or x.shape[3] % multiple or 0 in x.shape:
             raise DataError(
                 f"image batch has shape {tuple(x.shape)}, but encode needs [B,3,H,W] with H and W multiples of "
-                f"{FACTOR}: use reconstruct, which pads and crops, or pad_to_multiple"
+                f"{multiple}: use reconstruct, which pads and crops, or pad_to_multiple"
             )
-        if self.tiling is None:
-            return self._encode(x)
-        return predict(self._encode, x, (FACTOR, 1), self.tiling)
+        found = self._encode(x) if self.tiling is None else predict(self._encode, x, self._scales(), self.tiling)
+        posterior = Posterior(found.mean, found.logvar)
+        if return_dict is None:
+            return posterior
+        moments = torch.cat([found.mean, found.logvar], dim=1).to(x.dtype)
+        latent_dist = DiagonalGaussianDistribution(moments)
+        return AutoencoderKLOutput(latent_dist=latent_dist) if return_dict else (latent_dist,)
 
-    def decode(self, z: Tensor) -> Predictive:
+    @overload
+    def decode(self, z: Tensor, return_dict: None = None, generator: Any = None) -> Predictive: ...
+    @overload
+    def decode(self, z: Tensor, return_dict: Literal[True], generator: Any = None) -> DecoderOutput: ...
+    @overload
+    def decode(self, z: Tensor, return_dict: Literal[False], generator: Any = None) -> tuple[Tensor]: ...
+    def decode(self, z: Tensor, return_dict: bool | None = None, generator: Any = None) -> Any:
         """Likelihood p(x|z): reconstruction and its log-variance.
 
         The sigma head sees the mean with the gradient stopped, and for the faithful likelihoods the features too.
 
         Args:
             z: raw latent `[B,C,h,w]`.
+            return_dict: None for the distribution; True or False for the output of AutoencoderKL's `decode`, which
+                has the mean alone.
+            generator: not used; pipelines pass one.
 
         Returns:
-            Distribution over `[B,3,8h,8w]`, float32, of the likelihood's family; `logvar` has the shape of `mean`.
+            Distribution over `[B,3,H,W]`, float32, of the likelihood's family; `logvar` has the shape of `mean`. H and
+            W are `settings.factor` times h and w.
         """
+        if return_dict is not None:
+            sample = self.decode(z).mean.to(z.dtype)
+            return DecoderOutput(sample=sample) if return_dict else (sample,)
         if self.tiling is None:
             return self._decode(z)
-        return predict(self._decode, z, (1, FACTOR), self.tiling)
+        return predict(self._decode, z, self._scales()[::-1], self.tiling)
+
+    def forward(
+        self,
+        sample: Tensor,
+        sample_posterior: bool = False,
+        return_dict: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> DecoderOutput | tuple[Tensor]:
+        """Encode and decode, as AutoencoderKL does.
+
+        Args:
+            sample: `[B,3,H,W]` in [-1,1], as for `encode`.
+            sample_posterior: draw the latent instead of taking its mean.
+            return_dict: as for AutoencoderKL.
+            generator: of the draw.
+        """
+        posterior = self.encode(sample, return_dict=False)[0]
+        z = posterior.sample(generator=generator) if sample_posterior else posterior.mode()
+        return self.decode(z, return_dict=True) if return_dict else self.decode(z, return_dict=False)
+
+    @classmethod
+    def from_pretrained(
+        cls, path: Path | str, subfolder: str | None = None, torch_dtype: torch.dtype | None = None
+    ) -> Self:
+        """Open an exported folder, a run folder, or a VAE of diffusers or LDM, see `jeppa.vae.foreign`; no download.
+
+        Args:
+            path: folder or `.safetensors` file on the disk.
+            subfolder: of the folder.
+            torch_dtype: number format of the weights; float32 unless given.
+
+        Raises:
+            CheckpointError: what is there is no VAE, damaged or hostile.
+        """
+        from jeppa.vae.foreign import load_vae  # which builds on this module
+
+        model: Any = load_vae(Path(path) if subfolder is None else Path(path) / subfolder)[0]
+        return model if torch_dtype is None else model.to(torch_dtype)  # type: ignore[no-any-return]
+
+    def save_pretrained(self, folder: Path | str, **_: Any) -> None:
+        """Write the model into `folder`: `vae/`, which stock diffusers opens, the heads and `model.json` beside it.
+
+        Args:
+            folder: made if it is missing.
+        """
+        from jeppa.vae.codec import save_folder, statistics_of  # which build on this module
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        stats = statistics_of(self.vae)
+        save_folder(self, stats.shift, stats.scale, Path(folder), stats.kept)
 
     def add_texture_head(self, config: TextureConfig) -> TextureHead:
-        """Put an untrained texture head beside the decoder, in place of any other."""
-        width, size = self.config.block_out_channels[0], self.config.pixel_unshuffle
+        """Put an untrained texture head beside the decoder, in place of any other.
+
+        Raises:
+            ConfigError: a latent is not 8 times smaller than a picture.
+        """
+        if self.settings.factor != CELL:
+            raise ConfigError(
+                f"the latents of this VAE are {self.settings.factor} times smaller than a picture, but a texture head "
+                f"needs {CELL} times: leave texture out"
+            )
+        width, size = self.settings.block_out_channels[0], self.settings.pixel_unshuffle
         self.texture_config = config
         self.texture_head = TextureHead(width, size, config.channels, config.blocks, config.noise_channels)
         return self.texture_head
@@ -157,15 +295,15 @@ class HeteroscedasticVAE(nn.Module):
         both = torch.cat([z.float(), noise], dim=1)
         if self.tiling is None:
             return self._decode_texture(both, k)
-        return predict(partial(self._decode_texture, k=k), both, (1, FACTOR), self.tiling)
+        return predict(partial(self._decode_texture, k=k), both, self._scales()[::-1], self.tiling)
 
     def reconstruct(self, x: Tensor) -> DiagonalGaussian:
         """Encode to the posterior mean and decode; returns mean and variance of pixels at the size of `x`.
 
         Args:
-            x: `[B,3,H,W]` in [-1,1], any H and W from 1 up; padded to multiples of 8 and cropped back.
+            x: `[B,3,H,W]` in [-1,1], any H and W from 1 up; padded to what `encode` needs and cropped back.
         """
-        decoded = self.decode(self.encode(pad_to_multiple(x)).mean)
+        decoded = self.decode(self.encode(pad_to_multiple(x, self.settings.multiple)).mean)
         height, width = x.shape[2:]
         return DiagonalGaussian(decoded.mean[..., :height, :width], decoded.logvar[..., :height, :width])
 
@@ -185,13 +323,13 @@ class HeteroscedasticVAE(nn.Module):
             return
 
         def read_padded(top: int, bottom: int, left: int, right: int) -> Tensor:
-            return pad_to_multiple(read(top, min(bottom, height), left, min(right, width)))
+            return pad_to_multiple(read(top, min(bottom, height), left, min(right, width)), self.settings.multiple)
 
-        size = -(-height // FACTOR), -(-width // FACTOR)
-        z = gather_rows(
-            rows_in_tiles(self._encode, read_padded, Plane(*size, FACTOR, 1), self.tiling), Plane(*size, FACTOR, 1)
-        )
-        for strip in rows_in_tiles(self._decode, reader(z.mean), Plane(*size, 1, FACTOR), self.tiling):
+        pixels, places = self._scales()
+        size = -(-height // pixels), -(-width // pixels)
+        plane = Plane(*size, pixels, places)
+        z = gather_rows(rows_in_tiles(self._encode, read_padded, plane, self.tiling), plane)
+        for strip in rows_in_tiles(self._decode, reader(z.mean), Plane(*size, places, pixels), self.tiling):
             kept = (..., slice(0, height - strip.top), slice(0, width))
             yield Rows(strip.top, strip.mean[kept], strip.logvar[kept])
 
@@ -203,20 +341,22 @@ class HeteroscedasticVAE(nn.Module):
         group norm carry no gradient.
 
         Args:
-            tile: longest side in pixels, a multiple of 8; from the width of the net unless given.
-            margin: pixels left unused at an end that meets another tile, a multiple of 8; from the depth of the net
+            tile: longest side in pixels, a multiple of `settings.multiple`; from the width of the net unless given.
+            margin: pixels left unused at an end that meets another tile, a multiple likewise; from the depth of the net
                 unless given. A tile is at least five margins long.
 
         Raises:
-            ConfigError: a side that 8 does not divide, or a tile below five margins.
+            ConfigError: a side that is no such multiple, or a tile below five margins.
         """
+        cell = self.settings.multiple
         sides = {"tile": tile, "margin": margin}
         for name, side in sides.items():
-            if side is not None and (side % FACTOR or side < FACTOR):
-                raise ConfigError(f"{name} is {side} pixels, but must be a multiple of {FACTOR}")
+            if side is not None and (side % cell or side < cell):
+                raise ConfigError(f"{name} is {side} pixels, but must be a multiple of {cell}")
         self.tiling = Tiling(
-            tile_for(self.config) if tile is None else tile // FACTOR,
-            margin_for(self.config) if margin is None else margin // FACTOR,
+            tile_for(self.settings) if tile is None else tile // cell,
+            margin_for(self.settings) if margin is None else margin // cell,
+            cell,
         )
 
     def disable_tiling(self) -> None:
@@ -236,7 +376,7 @@ class HeteroscedasticVAE(nn.Module):
         Returns:
             `[B,3,H,W]` float32, not clamped.
         """
-        decoded = self.decode(self.encode(pad_to_multiple(x)).mean)
+        decoded = self.decode(self.encode(pad_to_multiple(x, self.settings.multiple)).mean)
         drawn = decoded.mean + temperature * (decoded.sample(generator) - decoded.mean)
         return drawn[..., : x.shape[2], : x.shape[3]]
 
@@ -247,9 +387,9 @@ class HeteroscedasticVAE(nn.Module):
             logvar, degrees = shared.expand_as(mean), None
         else:
             seen = features.detach() if self.arm.mean_of_shared else features
-            logvar = self.sigma_head(seen, mean.detach(), self.shared_logvar)
+            logvar = self._predict_logvar(seen, mean.detach())
             degrees = self.sigma_head.degrees.to(device) if self.arm.tails else None
-        return self.arm.distribution.from_elements(mean.to(device), logvar.to(device), self.config.basis, degrees)
+        return self.arm.distribution.from_elements(mean.to(device), logvar.to(device), self.settings.basis, degrees)
 
     def shared_logvar_after(self, error: Tensor) -> Tensor:
         """What `shared_logvar` will be after `track_error(error)`."""
@@ -265,18 +405,31 @@ class HeteroscedasticVAE(nn.Module):
         memory = min(ERROR_MEMORY, 1.0 - 1.0 / (float(self.updates) + 1.0))
         return self.mean_square.mul(memory).add(error, alpha=1.0 - memory)
 
+    def _predict_logvar(self, features: Tensor, mean: Tensor) -> Tensor:
+        """Log-variance of each element; a picture of half a cell at its end (factor 4) is padded to whole ones."""
+        assert self.sigma_head is not None
+        height, width = mean.shape[2:]
+        if height % CELL or width % CELL:
+            features, mean = (pad_to_multiple(value, CELL * value.shape[2] // height) for value in (features, mean))
+        logvar: Tensor = self.sigma_head(features, mean, self.shared_logvar)[..., :height, :width]
+        return logvar
+
+    def _scales(self) -> tuple[int, int]:
+        """Pixels and places of the latent along a side of a cell, the unit of tiles."""
+        return self.settings.multiple, self.settings.multiple // self.settings.factor
+
     def _encode(self, x: Tensor) -> DiagonalGaussian:
-        moments = encode_moments(self.vae, x, self.config.pixel_unshuffle).to(x.device).float()
-        mean, logvar = moments.chunk(2, dim=1)
+        mean, logvar = self.codec.moments(x).to(x.device).float().chunk(2, dim=1)
         return DiagonalGaussian(mean, logvar.clamp(*POSTERIOR_LOGVAR_RANGE))
 
     def _decode(self, z: Tensor) -> Predictive:
-        features, mean = decode_features(self.vae, z, self.config.pixel_unshuffle)
+        features, mean = self.codec.features_and_mean(z)
         return self.predict(features, mean, z.device)
 
     def _decode_texture(self, both: Tensor, k: float) -> DiagonalGaussian:
-        z, noise = both.split([self.config.latent_channels, both.shape[1] - self.config.latent_channels], dim=1)
-        features, mean = decode_features(self.vae, z, self.config.pixel_unshuffle)
+        channels = self.settings.latent_channels
+        z, noise = both.split([channels, both.shape[1] - channels], dim=1)
+        features, mean = self.codec.features_and_mean(z)
         decoded = self.predict(features, mean, z.device)
         assert self.texture_head is not None
         direction = self.texture_head(features, noise.to(features.device)).to(z.device)

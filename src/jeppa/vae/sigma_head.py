@@ -19,10 +19,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jeppa.config import CELL
 from jeppa.data.images import LEVELS_PER_UNIT
 from jeppa.distributions import LEAST_DF
 
-CELL = 8
 LEVEL = 1.0 / LEVELS_PER_UNIT
 WIDER = (3, 5)
 CHANNELS = 3 * CELL * CELL + 3 * (1 + 4 + len(WIDER))

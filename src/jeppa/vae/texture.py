@@ -13,7 +13,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CELL = 8
+from jeppa.config import CELL
+
 LEAST_GRID = 2
 """Least number of pixels along a side of a place of the head; at full resolution it would cost as much as a decoder."""
 

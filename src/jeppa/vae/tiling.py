@@ -29,8 +29,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from jeppa.config import VAEConfig
-from jeppa.distributions import CELL, Predictive
+from jeppa.config import CELL, VAEConfig
+from jeppa.distributions import Predictive
 from jeppa.errors import DataError
 from jeppa.machine import lacks_memory, note
 from jeppa.vae.blending import LEAST_TILE, P, Plane, Span, Strip, TilePool, gather_rows, join_pictures, spans, window
@@ -43,10 +43,10 @@ SPREADS = 2.0
 
 
 def tile_for(config: VAEConfig) -> int:
-    """Side of a tile in cells of 8 pixels for which the widest layer has about `NUMBERS` activations."""
+    """Side of a tile in cells for which the widest layer has about `NUMBERS` activations."""
     sizes = _level_sizes(config)
     widest = max(channels / size**2 for channels, size in zip(config.block_out_channels, sizes, strict=True))
-    return max(LEAST_TILE * margin_for(config), math.isqrt(int(NUMBERS / max(PICTURES, widest))) // CELL)
+    return max(LEAST_TILE * margin_for(config), math.isqrt(int(NUMBERS / max(PICTURES, widest))) // config.multiple)
 
 
 def margin_for(config: VAEConfig) -> int:
@@ -59,12 +59,19 @@ def margin_for(config: VAEConfig) -> int:
     """
     sizes = _level_sizes(config)
     # First and last layer, two blocks in the middle, a block more at each level of the decoder than of the encoder.
-    layers = [CELL] * 5 + [sizes[0]]
+    layers = [sizes[-1]] * 5 + [sizes[0]]
     for size in sizes:
-        layers += [size] * 2 * (config.layers_per_block + 1)
+        layers += [size] * _convolutions(config)
     layers += sizes[:-1]
     variance = 2.0 / 3.0 * sum(size**2 for size in layers)
-    return math.ceil(SPREADS * math.sqrt(variance) / CELL)
+    return math.ceil(SPREADS * math.sqrt(variance) / config.multiple)
+
+
+def _convolutions(config: VAEConfig) -> int:
+    """Layers of 3x3 at each level of the decoder: two to a block, but three to a block of an AutoencoderTiny."""
+    if config.tiny is not None:
+        return 3 * max(config.tiny.num_decoder_blocks)
+    return 2 * (config.layers_per_block + 1)
 
 
 def _level_sizes(config: VAEConfig) -> list[int]:
@@ -152,15 +159,17 @@ CROP_MARGIN = 2
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles in cells of 8x8 pixels.
+    """Tiles in cells.
 
     Args:
         tile: longest side.
         margin: how much is left unused at an end that meets another tile; the tile fades over as much again.
+        cell: pixels along a side of a cell: those of a place of the latent, but at least those of the sigma head's.
     """
 
     tile: int
     margin: int
+    cell: int = CELL
 
     def __post_init__(self) -> None:
         spans(self.tile, self.tile, self.margin)  # for its check alone
@@ -296,7 +305,7 @@ def _smaller(tiling: Tiling, plane: Plane) -> Tiling:
     side = min(tiling.tile, max(plane.height, plane.width))
     half = side // 2
     if half < LEAST_TILE * tiling.margin:
-        size = f"{CELL * plane.width}x{CELL * plane.height}"
+        size = f"{tiling.cell * plane.width}x{tiling.cell * plane.height}"
         raise DataError(f"a picture of {size} pixels does not fit in memory, not even in tiles: free some memory")
-    note(f"{CELL * side} pixels a side do not fit in memory: trying tiles of {CELL * half}")
+    note(f"{tiling.cell * side} pixels a side do not fit in memory: trying tiles of {tiling.cell * half}")
     return replace(tiling, tile=half)
