@@ -27,7 +27,7 @@ ADDED = {
     "vae/pyramid.py",
 }
 """Files that later features brought, one subject each; the studio is a room of its own that nothing else enters."""
-STUDIO_FILES = 15
+STUDIO_FILES = 16
 SCALE_FILES = 8
 
 

@@ -2,6 +2,10 @@
 
 import io
 import json
+import socket
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,12 @@ from PIL import Image
 
 from jeppa.config import SamplerSettings
 from jeppa.data import read_settings
+from jeppa.data.images import to_pixels
+from jeppa.errors import ConfigError
 from jeppa.outputs import generate_files
-from jeppa.pipeline import load_model
+from jeppa.pipeline import draw_again, load_model
+from jeppa.studio.first import PHOTOS, FirstLook
+from jeppa.studio.server import open_port
 
 
 def call(client, name: str, *values, language: str = "en"):
@@ -164,3 +172,62 @@ def test_both_languages_have_the_same_keys_and_places():
     for key, text in english.items():
         names = [{name for _, name, _, _ in string.Formatter().parse(one) if name} for one in (text, russian[key])]
         assert names[0] == names[1], key
+
+
+def test_the_first_picture_of_another_process_is_that_of_this_one(client, model_name: str):
+    """Red when the two look at another photograph, size or interval; whatever else is asked for is not answered."""
+    with FirstLook(model_name, "exact") as first:
+        chosen = {"builtin": PHOTOS[0]}
+        assert first.take(chosen, model_name, "512", 0.8) is None
+        assert first.take({"builtin": PHOTOS[1]}, model_name, "512", 0.9) is None
+        sheets = first.take(chosen, model_name, "512", 0.9)
+    assert sheets is not None
+    viewer, status, *_ = call(client, "look", chosen, model_name, "512", 0.9)
+    for mine, token in ((sheets.original, "original"), (sheets.reconstruction, "show"), (sheets.sigma, "sigma")):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(mine)).convert("RGB")), pixels(client, viewer[token]))
+    assert f"{sheets.mean:.1f} levels" in status["text"]
+
+
+def test_the_page_is_made_without_waiting_for_torch():
+    """Red when a module of the studio imports a model's libraries before they are needed."""
+    code = "import sys, jeppa.studio.server; print({'torch', 'diffusers', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_a_port_in_use_is_told():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match=r"port \d+ cannot be used .* leave --port out"):
+            open_port(taken.getsockname()[1])
+    with pytest.raises(ConfigError, match="port is 70000"):
+        open_port(70000)
+
+
+def test_the_sampling_is_the_library_s(client, model_name: str):
+    """The command line is compared above; here the library, with another seed, a grid and a drawn reconstruction."""
+    model = load_model(model_name)
+    (sample,) = model.generate([5], SamplerSettings(steps=2, variance="learned"))
+    _, gallery, _ = call(client, "grid", model_name, "", 5, 9, 0, 1, "learned", 1, 1, 1, 0, "steps", "2, 3")
+    assert np.array_equal(pixels(client, gallery["items"][0]["token"]), to_pixels(sample.x))
+    assert json.loads(read_settings(client.get(f"/shelf/{gallery['items'][0]['token']}").content)["steps"]) == 2
+    dropped = drop(client, png())
+    viewer, *_ = call(client, "draw_again", {"token": dropped["token"]}, model_name, "512", 0.9, None, 1, 3)
+    original = np.asarray(Image.open(io.BytesIO(png())))
+    assert np.array_equal(pixels(client, viewer["show"]), draw_again(model, original, 1.0, 3))
+
+
+def test_frames_are_saved_together(client, model_name: str):
+    ends = [{"token": drop(client, png(seed=seed))["token"]} for seed in (1, 2)]
+    loop, strip, _ = call(client, "blend", *ends, model_name, "fade", 3, "128", 2)
+    archive = loop.split('download href="')[3].split('"')[0]
+    with zipfile.ZipFile(io.BytesIO(client.get(archive).content)) as frames:
+        assert frames.namelist() == ["frame-000.png", "frame-001.png", "frame-002.png"]
+        assert frames.read("frame-001.png") == client.get(f"/shelf/{strip['items'][1]['token']}").content
+
+
+def test_round_trips_tell_the_drift(client, model_name: str):
+    dropped = drop(client, png())
+    viewer, _, curve, _ = call(client, "round_trips", {"token": dropped["token"]}, model_name, "512", 0.9, None, 3)
+    assert [one["label"] for one in viewer["layers"]] == [f"After round trip {number}" for number in (1, 2, 3)]
+    assert curve.count("<polyline") == 4

@@ -324,9 +324,14 @@ def studio(
     missing = [name for name in ("gradio", "fastapi", "uvicorn") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the studio needs {', '.join(missing)}: pip install 'jeppa[studio]', or make studio")
-    from jeppa.studio.server import serve
+    from jeppa.shipped import SHIPPED
+    from jeppa.studio.first import FirstLook
 
-    serve([str(one) for one in model or []], port, language, precision)
+    given = [str(one) for one in model or []]
+    with FirstLook(given[0] if given else SHIPPED[0].name, precision) as first:
+        from jeppa.studio.server import serve  # reads gradio, while the other process reads torch
+
+        serve(given, port, language, precision, first)
 
 
 def bench(

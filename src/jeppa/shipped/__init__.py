@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jeppa.checkpoint import sha256
 from jeppa.config import Settings, parse
 from jeppa.errors import CheckpointError
 from jeppa.files import read_json
@@ -86,6 +85,8 @@ def find_shipped(name: Path | str) -> ShippedFolders | None:
 
 
 def _verify(model: ShippedModel) -> None:
+    from jeppa.checkpoint import sha256  # brings torch, which a mere list of the models need not wait for
+
     for file, expected in model.files.items():
         path = model.folder / file
         try:

@@ -4,17 +4,14 @@ import io
 import zipfile
 from collections.abc import Iterator
 from html import escape
-from typing import Any, get_args
+from typing import Any
 
 import gradio as gr
 
 from jeppa.config import DDIMSettings, parse
 from jeppa.data.decode import Pixels
-from jeppa.data.images import fit_square, to_pixels, to_x
-from jeppa.outputs import animation_bytes, encode_settings
-from jeppa.pipeline import Method, between, even_shares
+from jeppa.studio.first import PHOTOS
 from jeppa.studio.parts import (
-    PHOTOS,
     Dropdown,
     Page,
     Radio,
@@ -32,6 +29,7 @@ from jeppa.studio.shelf import Kept
 FRAMES = 9
 MOST_FRAMES = 48
 SIDES = (128, 256, 512)
+METHODS = ("fade", "fuse", "morph")
 
 
 def build_blend(page: Page, blocks: gr.Blocks) -> None:
@@ -54,9 +52,7 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
                 elem_id="blend-second",
             )
             model = page.selector(lambda name: True, t("look.model"))
-            method = Radio(
-                [(t(f"blend.{one}"), one) for one in get_args(Method)], value="fade", label=t("blend.method")
-            )
+            method = Radio([(t(f"blend.{one}"), one) for one in METHODS], value="fade", label=t("blend.method"))
             frames = Slider(2, MOST_FRAMES, value=FRAMES, step=1, label=t("blend.frames"))
             go = gr.Button(t("blend.go"), variant="primary", elem_id="blend-go")
             with gr.Accordion(t("page.advanced"), open=False):
@@ -64,7 +60,11 @@ def build_blend(page: Page, blocks: gr.Blocks) -> None:
                 steps = Slider(1, 100, value=25, step=1, label=t("blend.steps"))
             undo_row(page, "blend", [model, method, frames, side, steps])
 
-    def blend(a: Any, b: Any, name: str, way: Method, count: float, edge: str, ddim_steps: float) -> Iterator[Updates]:
+    def blend(a: Any, b: Any, name: str, way: Any, count: float, edge: str, ddim_steps: float) -> Iterator[Updates]:
+        from jeppa.data.images import fit_square, to_pixels, to_x
+        from jeppa.outputs import animation_bytes, encode_settings
+        from jeppa.pipeline import between, even_shares
+
         number = whole(page, count, t("blend.frames"), 2, MOST_FRAMES)
         found = page.models.open(name)
         values = {"steps": whole(page, ddim_steps, t("blend.steps"), 1, 1000)}

@@ -4,15 +4,12 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from jeppa.config import SamplerSettings, parse
-from jeppa.data.images import Levels, colour_map, jpeg_bytes, to_pixels
 from jeppa.errors import ConfigError
-from jeppa.outputs import DIGITS, PREVIEW_SCALE, LeastUncertain, count_candidates, encode_settings
-from jeppa.pipeline import Moment, Sample, draw_grid, draw_live
 from jeppa.studio.models import draws
 from jeppa.studio.parts import (
     Dropdown,
@@ -30,6 +27,9 @@ from jeppa.studio.parts import (
     whole,
 )
 from jeppa.studio.shelf import Kept
+
+if TYPE_CHECKING:
+    from jeppa.pipeline import Moment, Sample
 
 MOST = 16
 STEPS = 25
@@ -128,6 +128,9 @@ class _GenerateActions:
             event.set()
 
     def generate(self, request: gr.Request, *values: Any) -> Iterator[Updates]:
+        from jeppa.outputs import count_candidates
+        from jeppa.pipeline import draw_live
+
         name, *controls, watch = values
         page, t = self._page, self._t
         settings, seed, number, keep, texture = self._settings(*controls)
@@ -155,6 +158,8 @@ class _GenerateActions:
         yield {self._live: None, self._gallery: {"items": items}, self._status: told(done)}
 
     def grid(self, name: str, *values: Any) -> Iterator[Updates]:
+        from jeppa.pipeline import draw_grid
+
         *controls, axis, text = values
         page, t = self._page, self._t
         settings, seed, number, _, texture = self._settings(*controls)
@@ -193,12 +198,15 @@ class _GenerateActions:
         """What a PNG of `jeppa generate` says of itself."""
         return {**settings.model_dump(mode="json"), "mask": None, "keep": keep, "texture": texture, "model": name}
 
-    def _progress(self, moment: Moment) -> str:
+    def _progress(self, moment: "Moment") -> str:
         return self._t("generate.step", step=moment.step, total=moment.total)
 
-    def _forming(self, moment: Moment) -> dict[str, Any]:
+    def _forming(self, moment: "Moment") -> dict[str, Any]:
+        from jeppa.data.images import colour_map, jpeg_bytes
+        from jeppa.outputs import PREVIEW_SCALE
+
         page = self._page
-        sigmas: Sequence[Levels | None] = moment.sigmas or [None] * len(moment.estimates)
+        sigmas: Sequence[Any] = moment.sigmas or [None] * len(moment.estimates)
         pictures = [
             {
                 "seed": seed,
@@ -211,8 +219,10 @@ class _GenerateActions:
         ]
         return {"step": moment.step, "total": moment.total, "pictures": pictures, "scale": PREVIEW_SCALE}
 
-    def _items(self, samples: list[Sample], about: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    def _items(self, samples: "list[Sample]", about: dict[str, Any], number: int) -> list[dict[str, Any]]:
         """Cards of the gallery; with fewer kept than drawn, the surest first and the others marked as rejected."""
+        from jeppa.outputs import LeastUncertain
+
         t = self._t
         chosen = LeastUncertain(number)
         for sample in samples:
@@ -223,7 +233,10 @@ class _GenerateActions:
             order = sorted(samples, key=lambda one: (one.seed not in seeds, one.uncertainty or 0.0))
         return [self._item(one, about, one.seed not in seeds, t) for one in order]
 
-    def _item(self, sample: Sample, about: dict[str, Any], rejected: bool, t: Any) -> dict[str, Any]:
+    def _item(self, sample: "Sample", about: dict[str, Any], rejected: bool, t: Any) -> dict[str, Any]:
+        from jeppa.data.images import to_pixels
+        from jeppa.outputs import DIGITS, encode_settings
+
         score = None if sample.uncertainty is None else round(sample.uncertainty, DIGITS)
         settings = dict(encode_settings(**about, seed=sample.seed, uncertainty=score))
         label = t("generate.card", seed=sample.seed)

@@ -1,19 +1,16 @@
 """Look: a picture beside its reconstruction, and what the model is sure of in it."""
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from jeppa.data.decode import Pixels
-from jeppa.data.images import SIGMA_SCALE, colour_map, fit_within
-from jeppa.outputs import encode_settings
-from jeppa.pipeline import Look, draw_again, has_texture, look, round_trips, with_texture
-from jeppa.pipeline.looking import coverage_map
 from jeppa.studio.curves import line_chart
+from jeppa.studio.first import LEVEL, PHOTOS, SIDE, LookFiles, make_look_files
 from jeppa.studio.models import reconstructs
 from jeppa.studio.parts import (
-    PHOTOS,
     Dropdown,
     Number,
     Page,
@@ -30,9 +27,9 @@ from jeppa.studio.parts import (
 from jeppa.studio.shelf import Kept
 
 SIDES = (256, 512, 1024, 2048)
-SIDE = 512
-LEVEL = 0.9
 TRIPS = 10
+FIRST = {"original": f"/look/{PHOTOS[0]}-{SIDE}.jpg", "layers": []}
+"""What is there before a model is: the first photograph."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
     t = page.texts
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
-            viewer = part("viewer", sigma=60, elem_id="look-viewer")
+            viewer = part("viewer", FIRST, sigma=60, elem_id="look-viewer")
             curve = gr.HTML("", elem_classes="jp-curve", apply_default_css=False)
         with gr.Column(scale=1, min_width=300):
             picture = part("drop", {"builtin": PHOTOS[0]}, photos=list(PHOTOS), elem_id="look-picture")
@@ -102,18 +99,26 @@ class _LookActions:
         self.seed: Any = None
 
     def show(self, chosen: Any, name: str, side: str, level: float) -> Updates:
-        pixels, found = self._looked(chosen, name, side)
-        model = self._page.models.open(name)
-        value = self._viewed(pixels, found, name, real(self._page, level, self._t("look.level"), 0.01, 0.999))
-        text = self._t("look.done", width=pixels.shape[1], height=pixels.shape[0], mean=f"{found.levels.mean():.1f}",
-                       most=f"{found.levels.max():.0f}")  # fmt: skip
-        parts = self._parts
+        page, t, parts = self._page, self._t, self._parts
+        level = real(page, level, t("look.level"), 0.01, 0.999)
+        sheets = page.first.take(chosen, name, str(side), level) if page.first else None
+        readout = Kept()
+        if sheets is None:
+            sheets, readout.look = make_look_files(page.models.open(name), self._pixels(chosen, side), name, level)
+        else:
+            # The values under the pointer need the model; whoever looks at the picture meanwhile does not wait for it.
+            threading.Thread(target=self._read_out, args=(readout, chosen, name, side, level), daemon=True).start()
+        text = t("look.done", width=sheets.width, height=sheets.height, mean=f"{sheets.mean:.1f}",
+                 most=f"{sheets.most:.0f}")  # fmt: skip
         return {
-            parts.viewer: value,
+            parts.viewer: self._viewed(sheets, readout, level),
             parts.status: told(text),
             parts.curve: "",
-            parts.texture: gr.Group(visible=has_texture(model)),
+            parts.texture: gr.Group(visible=sheets.texture),
         }
+
+    def _read_out(self, readout: Kept, chosen: Any, name: str, side: str, level: float) -> None:
+        _, readout.look = make_look_files(self._page.models.open(name), self._pixels(chosen, side), name, level)
 
     def draw(
         self, chosen: Any, name: str, side: str, level: float, value: Any, temperature: float, seed: float
@@ -122,6 +127,9 @@ class _LookActions:
         at = whole(page, seed, t("look.seed"), 0, 2**32 - 1)
         temperature = real(page, temperature, t("look.temperature"), 0.0, 2.0)
         pixels = self._pixels(chosen, side)
+        from jeppa.outputs import encode_settings
+        from jeppa.pipeline import draw_again
+
         drawn = draw_again(page.models.open(name), pixels, temperature, at)
         token = page.keep(drawn, f"draw-{at}.png", dict(encode_settings(model=name, temperature=temperature, seed=at)))
         return self._added(value, token, t("look.layer_draw", seed=at), at + 1)
@@ -132,11 +140,17 @@ class _LookActions:
         page, t = self._page, self._t
         at = whole(page, seed, t("look.seed"), 0, 2**32 - 1)
         k = real(page, k, t("look.texture"), 0.0, 3.0)
+        from jeppa.outputs import encode_settings
+        from jeppa.pipeline import with_texture
+
         drawn = with_texture(page.models.open(name), self._pixels(chosen, side), k, at)
         token = page.keep(drawn, f"texture-{at}.png", dict(encode_settings(model=name, texture=k, seed=at)))
         return self._added(value, token, t("look.layer_texture", k=f"{k:g}", seed=at), at + 1)
 
     def trip(self, chosen: Any, name: str, side: str, level: float, value: Any, count: float) -> Any:
+        from jeppa.outputs import encode_settings
+        from jeppa.pipeline import round_trips
+
         page, t, parts = self._page, self._t, self._parts
         pixels = self._pixels(chosen, side)
         wanted = whole(page, count, t("look.trips"), 1, TRIPS)
@@ -159,35 +173,33 @@ class _LookActions:
     def put_beside(self, chosen: Any, name: str, side: str, level: float, value: Any, other: str | None) -> Updates:
         if not other:
             return {}
+        from jeppa.outputs import encode_settings
+        from jeppa.pipeline import look
+
         mean = look(self._page.models.open(other), self._pixels(chosen, side)).reconstruction
         token = self._page.keep(mean, "beside.png", dict(encode_settings(model=other)))
         return self._added(value, token, self._t("look.layer_beside", model=other), None)
 
     def _pixels(self, chosen: Any, side: str) -> Pixels:
+        from jeppa.data.images import fit_within
+
         longest = int(side) if str(side) in {str(one) for one in SIDES} else SIDE
         return fit_within(self._page.picture(chosen), longest)
 
-    def _looked(self, chosen: Any, name: str, side: str) -> tuple[Pixels, Look]:
-        pixels = self._pixels(chosen, side)
-        return pixels, look(self._page.models.open(name), pixels)
-
-    def _viewed(self, pixels: Pixels, found: Look, name: str, level: float) -> dict[str, Any]:
-        page, t = self._page, self._t
-        about = dict(encode_settings(model=name))
-        missed, share = coverage_map(found, level)
-        recon = page.keep(found.reconstruction, "reconstruction.png", about)
+    def _viewed(self, sheets: LookFiles, readout: Kept, level: float) -> dict[str, Any]:
+        put, t = self._page.shelf.put, self._t
+        recon = put(Kept(sheets.reconstruction, name="reconstruction.png"))
         return {
-            "original": page.keep(pixels, "original.png"),
+            "original": put(Kept(sheets.original, name="original.png")),
             "layers": [{"token": recon, "label": t("look.layer_mean")}],
             "show": recon,
-            "sigma": page.keep(colour_map(found.levels), "sigma.png", about),
-            "covered": page.shelf.put(Kept(missed, "image/png", "coverage.png")),
-            "coverage": t("look.coverage", level=f"{100 * level:.0f}", share=f"{100 * share:.1f}"),
-            "readout": page.shelf.put(Kept(look=found)),
+            "sigma": put(Kept(sheets.sigma, name="sigma.png")),
+            "covered": put(Kept(sheets.missed, name="coverage.png")),
+            "coverage": t("look.coverage", level=f"{100 * level:.0f}", share=f"{100 * sheets.share:.1f}"),
+            "readout": put(readout),
             "level": level,
-            "scale": SIGMA_SCALE,
-            "width": pixels.shape[1],
-            "height": pixels.shape[0],
+            "width": sheets.width,
+            "height": sheets.height,
         }
 
     def _layer(self, value: Any, token: str, label: str) -> dict[str, Any]:

@@ -3,11 +3,14 @@
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jeppa.config import Precision
 from jeppa.errors import JeppaError
-from jeppa.pipeline import Model, load_model
 from jeppa.shipped import SHIPPED
+
+if TYPE_CHECKING:
+    from jeppa.pipeline import Model
 
 OPEN = 4
 """Models that stay in memory at once."""
@@ -19,10 +22,10 @@ class Models:
     Args:
         given: folders or shipped names, which come first.
         precision: as for `load_model`.
-        device: as for `load_model`.
+        device: as for `load_model`; a GPU if there is one unless given.
     """
 
-    def __init__(self, given: Sequence[str] = (), precision: Precision = "auto", device: str = "cpu") -> None:
+    def __init__(self, given: Sequence[str] = (), precision: Precision = "auto", device: str | None = None) -> None:
         self._names = list(dict.fromkeys([*given, *(model.name for model in SHIPPED)]))
         self._precision: Precision = precision
         self._device = device
@@ -40,7 +43,7 @@ class Models:
             if name not in self._names:
                 self._names.insert(0, name)
 
-    def open(self, name: str) -> Model:
+    def open(self, name: str) -> "Model":
         """The model of that name.
 
         Raises:
@@ -54,7 +57,12 @@ class Models:
             if found is not None and name not in {one.name for one in SHIPPED} and not Path(name).exists():
                 found = None
             if found is None:
-                found = load_model(name, self._precision, self._device)
+                import torch
+
+                from jeppa.pipeline import load_model
+
+                device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+                found = load_model(name, self._precision, device)
             self._open[name] = found
             while len(self._open) > OPEN:
                 self._open.pop(next(iter(self._open)))

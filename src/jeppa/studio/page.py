@@ -6,6 +6,7 @@ from html import escape
 import gradio as gr
 
 from jeppa.studio.blend_tab import build_blend
+from jeppa.studio.first import FirstLook
 from jeppa.studio.generate_tab import build_generate
 from jeppa.studio.look_tab import build_look
 from jeppa.studio.models import Models
@@ -25,10 +26,12 @@ MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "DejaVu Sans Mono", "monospac
 NAMES: dict[Language, str] = {"en": "English", "ru": "Русский"}
 
 
-def build_page(models: Models, shelf: Shelf, trainings: Trainings, language: Language) -> gr.Blocks:
+def build_page(
+    models: Models, shelf: Shelf, trainings: Trainings, language: Language, first: FirstLook | None = None
+) -> gr.Blocks:
     """The page, ready to be mounted."""
     texts = Texts(language)
-    page = Page(models, shelf, texts)
+    page = Page(models, shelf, texts, first)
     with gr.Blocks(title=texts("page.title"), analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_head(texts), apply_default_css=False)
         with gr.Tabs(elem_id="tabs"):

@@ -4,14 +4,10 @@ from typing import Any
 
 import gradio as gr
 
-from jeppa.data.images import SIGMA_SCALE
 from jeppa.errors import DataError
-from jeppa.outputs import encode_settings
-from jeppa.pipeline import change_inside, draw_inside, texture_inside
-from jeppa.pipeline.regions import SOFTEST, read_painted
+from jeppa.studio.first import PHOTOS
 from jeppa.studio.models import reconstructs
 from jeppa.studio.parts import (
-    PHOTOS,
     Number,
     Page,
     Radio,
@@ -25,6 +21,9 @@ from jeppa.studio.parts import (
     undo_row,
     whole,
 )
+
+SOFTEST = 10.0
+"""Of the border; `jeppa.pipeline.regions` refuses more."""
 
 
 def build_paint(page: Page, blocks: gr.Blocks) -> None:
@@ -57,6 +56,10 @@ def build_paint(page: Page, blocks: gr.Blocks) -> None:
     def paint(
         chosen: Any, painted: Any, name: str, how: str, k: float, soft: float, at: float, another: Any
     ) -> Updates:
+        from jeppa.outputs import encode_settings
+        from jeppa.pipeline import change_inside, draw_inside, texture_inside
+        from jeppa.pipeline.regions import read_painted
+
         pixels = page.picture(chosen)
         kept = page.shelf.get(str(painted.get("token"))) if isinstance(painted, dict) else None
         if kept is None or kept.pixels is None:
@@ -79,7 +82,6 @@ def build_paint(page: Page, blocks: gr.Blocks) -> None:
             "original": page.keep(pixels, "original.png"),
             "layers": [{"token": token, "label": t("paint.layer")}],
             "show": token,
-            "scale": SIGMA_SCALE,
             "width": pixels.shape[1],
             "height": pixels.shape[0],
         }

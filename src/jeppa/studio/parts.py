@@ -1,6 +1,7 @@
 """What all tabs are made of: the page they stand on, the parts drawn by `studio.js`, and how errors are told."""
 
 import inspect
+import io
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,17 +9,15 @@ from functools import lru_cache, wraps
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
-from jeppa.data import open_source
 from jeppa.data.decode import Pixels
-from jeppa.data.images import fit_within, png_bytes
 from jeppa.errors import ConfigError, DataError, JeppaError
+from jeppa.studio.first import PHOTOS, FirstLook, photo
 from jeppa.studio.models import Models
 from jeppa.studio.shelf import Kept, Shelf
 from jeppa.studio.texts import Texts
 
-PHOTOS = ("coffee", "chelsea", "astronaut", "flower", "china", "rocket", "motorcycle_left")
-"""Built-in photographs to pick; the first is shown when the page opens."""
 Updates = dict[Any, Any]
 
 
@@ -30,6 +29,7 @@ class Page:
         models: to choose from.
         shelf: for pictures.
         texts: of the page's language.
+        first: the first picture, if another process looks at it.
         stops: one event for each session that makes something, by gradio's session hash.
         selectors: the lists of models on the page, each with what belongs into it.
     """
@@ -37,6 +37,7 @@ class Page:
     models: Models
     shelf: Shelf
     texts: Texts
+    first: FirstLook | None = None
     stops: dict[str, threading.Event] = field(default_factory=dict)
     selectors: list[tuple[Any, Callable[[str], bool]]] = field(default_factory=list)
 
@@ -53,6 +54,8 @@ class Page:
 
     def keep(self, pixels: Pixels, name: str, settings: dict[str, str] | None = None) -> str:
         """Put a picture on the shelf as a PNG; returns its name there."""
+        from jeppa.data.images import png_bytes
+
         return self.shelf.put(Kept(png_bytes(pixels, settings), "image/png", name))
 
     def picture(self, chosen: Any) -> Pixels:
@@ -74,17 +77,14 @@ class Page:
         return {} if kept is None else kept.settings
 
 
-@lru_cache(maxsize=len(PHOTOS))
-def photo(name: str) -> Pixels:
-    """A built-in photograph, uint8 `[H,W,3]`."""
-    refs = {ref.name.rsplit(".", 1)[0]: ref for ref in open_source("builtin:photos").refs}
-    return refs[name].read_pixels()
-
-
-@lru_cache(maxsize=len(PHOTOS))
-def thumbnail(name: str) -> bytes:
-    """It as a small PNG."""
-    return png_bytes(fit_within(photo(name), 112))
+@lru_cache(maxsize=2 * len(PHOTOS))
+def thumbnail(name: str, side: int = 112) -> bytes:
+    """It as a small JPEG, made without torch, which is still being read when the page opens."""
+    small = Image.fromarray(photo(name))
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def _unchecked(make: Any) -> Any:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -15,20 +16,19 @@ from urllib.parse import unquote
 # Before gradio is imported: nothing leaves the machine.
 os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 
-import torch
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from jeppa.config import Precision
-from jeppa.data import read_pixels_limited, read_settings
-from jeppa.data.images import png_bytes
+from jeppa.data import read_pixels_limited
 from jeppa.data.limited import Limits
 from jeppa.errors import ConfigError, DataError, JeppaError
+from jeppa.studio.first import PHOTOS, SIDE, FirstLook
 from jeppa.studio.guard import Guard
 from jeppa.studio.models import Models
 from jeppa.studio.page import build_page, mount
-from jeppa.studio.parts import PHOTOS, thumbnail
+from jeppa.studio.parts import thumbnail
 from jeppa.studio.runs import Trainings
 from jeppa.studio.shelf import Kept, Shelf
 from jeppa.studio.texts import LANGUAGES, Language
@@ -45,7 +45,13 @@ MEDIA = {"session.js": SCRIPT, "studio.js": SCRIPT, "studio.css": "text/css; cha
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def make_app(models: Models, port: int, language: Language | None = None, trainings: Trainings | None = None) -> Guard:
+def make_app(
+    models: Models,
+    port: int,
+    language: Language | None = None,
+    trainings: Trainings | None = None,
+    first: FirstLook | None = None,
+) -> Guard:
     """The whole application.
 
     Args:
@@ -53,6 +59,7 @@ def make_app(models: Models, port: int, language: Language | None = None, traini
         port: that it will be served at, which requests must name.
         language: of `/` for a browser that has not chosen one; by its own wish unless given.
         trainings: started here; a new set unless given.
+        first: the first picture, if another process looks at it.
     """
     shelf = Shelf()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -60,11 +67,17 @@ def make_app(models: Models, port: int, language: Language | None = None, traini
     _add_pictures(app, shelf)
     started = trainings or Trainings()
     for one in LANGUAGES:
-        mount(app, build_page(models, shelf, started, one), one, port)
+        mount(app, build_page(models, shelf, started, one, first), one, port)
     return Guard(app, [f"{name}:{port}" for name in (HOST, "localhost", "[::1]")])
 
 
-def serve(given: Sequence[str], port: int | None, language: Language | None, precision: Precision) -> None:
+def serve(
+    given: Sequence[str],
+    port: int | None,
+    language: Language | None,
+    precision: Precision,
+    first: FirstLook | None = None,
+) -> None:
     """Serve the studio until a signal comes.
 
     Args:
@@ -72,19 +85,21 @@ def serve(given: Sequence[str], port: int | None, language: Language | None, pre
         port: to listen at; 7860, or any free one, unless given.
         language: see `make_app`.
         precision: as for `load_model`.
+        first: the first picture, which another process looks at meanwhile.
 
     Raises:
         ConfigError: the port is in use, or no port.
         CheckpointError: a given model cannot be opened.
     """
     listening = open_port(port)
-    models = Models(given, precision, "cuda" if torch.cuda.is_available() else "cpu")
+    models = Models(given, precision)
     for name in given:
         models.open(name)
+    if first is not None:
+        first.then = partial(_open_quietly, models)
     trainings = Trainings()
     number = listening.getsockname()[1]
-    app = make_app(models, number, language, trainings)
-    models.open(models.names()[0])
+    app = make_app(models, number, language, trainings, first)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=DRAIN_SECONDS, server_header=False,
                             h11_max_incomplete_event_size=64 * 2**10, timeout_keep_alive=20)  # fmt: skip
     logging.getLogger("uvicorn.error").addFilter(_no_cancelled)
@@ -94,6 +109,12 @@ def serve(given: Sequence[str], port: int | None, language: Language | None, pre
         _Server(config).run(sockets=[listening])
     finally:
         trainings.close()
+
+
+def _open_quietly(models: Models) -> None:
+    """Read all that a model needs before someone asks; what goes wrong is told to whoever does."""
+    with contextlib.suppress(JeppaError):
+        models.open(models.names()[0])
 
 
 def _no_cancelled(record: logging.LogRecord) -> bool:
@@ -169,9 +190,10 @@ def _add_pages(app: FastAPI, language: Language | None) -> None:
         """Scripts, styles and the thumbnails of the built-in photographs."""
         if name in MEDIA:
             return Response((STATIC / name).read_bytes(), media_type=MEDIA[name], headers={"cache-control": "no-cache"})
-        if name.removesuffix(".jpg") in PHOTOS:
-            content = await asyncio.to_thread(thumbnail, name.removesuffix(".jpg"))
-            return Response(content, media_type="image/png", headers={"cache-control": "max-age=86400"})
+        asked, _, side = name.removesuffix(".jpg").partition("-")
+        if asked in PHOTOS and side in ("", str(SIDE)):
+            content = await asyncio.to_thread(thumbnail, asked, int(side or 112))
+            return Response(content, media_type="image/jpeg", headers={"cache-control": "max-age=86400"})
         return JSONResponse({"detail": "no such file"}, 404)
 
 
@@ -181,6 +203,8 @@ def _add_pictures(app: FastAPI, shelf: Shelf) -> None:
     @app.post("/pictures")
     async def take(request: Request) -> Response:
         """Decode a picture in a limited process and keep it; answers its name, size and the settings in it."""
+        from jeppa.data.images import png_bytes, read_settings
+
         content = await request.body()
         name = unquote(request.headers.get("x-name", "picture"))[:200]
         async with decoding:
@@ -214,8 +238,10 @@ def _add_pictures(app: FastAPI, shelf: Shelf) -> None:
     async def pixel(token: str, row: int, column: int, level: float = 0.9) -> Response:
         """Value, mean, sigma and interval of one pixel."""
         kept = shelf.get(token)
-        if kept is None or kept.look is None:
+        if kept is None:
             return JSONResponse({"detail": "no such picture"}, 404)
+        if kept.look is None:
+            return Response(status_code=204)  # the model is still being loaded
         try:
             return JSONResponse(vars(kept.look.at(row, column, level)))
         except JeppaError as error:

@@ -8,10 +8,12 @@ import secrets
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jeppa.data.decode import Pixels
-from jeppa.pipeline import Look
+
+if TYPE_CHECKING:
+    from jeppa.pipeline import Look
 
 CAPACITY = 512 * 2**20
 
@@ -33,7 +35,7 @@ class Kept:
     media: str = "image/png"
     name: str = "picture.png"
     pixels: Pixels | None = None
-    look: Look | None = None
+    look: "Look | None" = None
     settings: dict[str, str] = field(default_factory=dict)
 
     @property

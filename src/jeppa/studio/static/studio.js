@@ -15,7 +15,7 @@
     node.append(...children.filter((child) => child !== null && child !== undefined));
     return node;
   };
-  const shelf = (token) => `/shelf/${token}`;
+  const shelf = (token) => (token.startsWith("/") ? token : `/shelf/${token}`);
   const number = (value, digits = 1) =>
     new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: digits, maximumFractionDigits: digits })
       .format(value);
@@ -116,6 +116,12 @@
         box.replaceChildren(make("p", { class: "jp-empty" }, say("viewer.empty")));
         return;
       }
+      if (!value.layers.length) {
+        box.replaceChildren(make("div", { class: "jp-frame" }, make("div", { class: "jp-stage" },
+          make("img", { src: shelf(value.original), alt: say("viewer.original_alt"), class: "jp-early" }))),
+          make("p", { class: "jp-note" }, say("viewer.loading")));
+        return;
+      }
       if (value.show) state.layer = value.show;
       if (!value.layers.some((layer) => layer.token === state.layer)) state.layer = value.layers[0].token;
       const layer = () => value.layers.find((one) => one.token === state.layer);
@@ -151,7 +157,7 @@
         const answer = await fetch(`${shelf(value.readout)}/pixel?row=${place.row}&column=${place.column}&level=${value.level}`).catch(() => null);
         const again = asked === 2;
         asked = 0;
-        if (answer && answer.ok) readout.replaceChildren(table(place, await answer.json()));
+        if (answer && answer.status === 200) readout.replaceChildren(table(place, await answer.json()));
         if (again) tell();
       };
       const table = (place, told) => make("table", {},
@@ -201,7 +207,7 @@
         slider(say("viewer.zoom"), { min: 1, max: 12, step: 0.5, value: state.zoom, oninput: (event) => { state.zoom = +event.target.value; apply(); } }, (shown) => `${number(shown, 1)}×`),
         onLeft, onRight,
         sigma ? slider(say("viewer.opacity"), { min: 0, max: 100, value: state.sigma, oninput: (event) => { state.sigma = +event.target.value; apply(); } }, percent) : null,
-        sigma ? legend(value.scale, value.sigma) : null,
+        sigma ? legend(value.scale || 32, value.sigma) : null,
         covered ? make("label", { class: "jp-check jp-wide" }, make("input", { type: "checkbox", "data-key": "covered", checked: state.covered, onchange: (event) => { state.covered = event.target.checked; apply(); } }), make("span", {}, value.coverage)) : null);
       apply();
       redraw(box, frame, controls, value.readout && readout);
