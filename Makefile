@@ -32,7 +32,7 @@ browser: .venv/dev-installed
 
 # Every row of the fault scoreboard, and its table.
 faults: .venv/dev-installed
-	$(BIN)/python -m pytest tests/faults/test_faults.py tests/faults/test_faults_of_studio.py tests/faults/test_field.py -m 'slow or not slow' --scoreboard results/faults.md
+	$(BIN)/python -m pytest tests/faults -m 'slow or not slow' --scoreboard results/faults.md
 
 # Seconds for each of the four readers; findings stay in build/fuzz.
 SECONDS ?= 300

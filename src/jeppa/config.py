@@ -210,6 +210,10 @@ class DataConfig(Settings):
     names_encoding: str | None = Field(
         None, description="Code page of the names in a zip that does not say it, such as cp866."
     )
+    heldout: Literal["auto", "none"] = Field(
+        "auto",
+        description="auto holds out a part of the images, for sample sheets and figures; none trains on all of them.",
+    )
     workers: int = Field(0, ge=0, le=64, description="Processes that read images for the training process.")
     cache_megabytes: int = Field(
         2048, ge=0, description="Memory for decoded images, divided among the workers; 0 keeps none of them."

@@ -11,7 +11,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jeppa.train.vae.STATISTICS_IMAGES", 8)
+    monkeypatch.setattr("jeppa.train.shown.STATISTICS_IMAGES", 8)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import jeppa.train.vae
+import jeppa.train.shown
 from jeppa.checkpoint import newest_checkpoint
 from jeppa.cli.core import merge
 from jeppa.config import VAERun, dump_yaml, parse
@@ -45,7 +45,7 @@ def settings(photos: Path | str, **changes: Any) -> VAERun:
 
 def few_statistics() -> None:
     """Measure the latent on 8 crops instead of 512: saving is what is tested here, thousands of times."""
-    jeppa.train.vae.STATISTICS_IMAGES = 8
+    jeppa.train.shown.STATISTICS_IMAGES = 8
 
 
 def finish(config: VAERun, run: Path, resume: bool = False, **options: Any) -> None:

@@ -1,8 +1,10 @@
 """What the processes of the training rows do, and the spoilt objectives that they train."""
 
+import ctypes
 import hashlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from runs import announced, few_statistics
 from torch import Tensor
 
 import jeppa.train
+import jeppa.train.loop
+import jeppa.train.vae
 from jeppa.cli import run as command_line
 from jeppa.config import VAERun
 from jeppa.train import StepRecord, VAEObjective, train
@@ -136,3 +140,79 @@ def hang(*_: Any) -> Iterator[None]:
     """Never give a sample."""
     signal.pause()
     raise AssertionError("woken")
+
+
+def peaks(config: VAERun, run: Path) -> int:
+    """Train two steps and print the peaks of memory in MiB: of the start, of a step, of a save with a sheet."""
+    found = []
+    objective = VAEObjective(config)
+    for record in train(objective, run):
+        if record.step == 0:
+            found.append(_take_peak())
+        if record.step == 1:
+            found.append(_take_peak())
+    print(*found, _take_peak())
+    return 0
+
+
+def _take_peak() -> int:
+    """Peak of resident memory in MiB since the last call."""
+    words = Path("/proc/self/status").read_text().split()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(words[words.index("VmHWM:") + 1]) // 1024
+
+
+def type_with_a_slow_step(arguments: list[str], slow: str, after: int) -> int:
+    """Run a command line whose step behind `after` takes minutes; a file `slow` beside the settings appears then."""
+    marker = Path(arguments[arguments.index("--config") + 1]).with_name("slow")
+    steps = [0]
+
+    def wait() -> None:
+        if steps[0] > after:
+            marker.touch()
+            time.sleep(0.2)
+
+    def slow_down(module: torch.nn.Module, _: Any, output: Tensor) -> None:
+        if not isinstance(module, torch.nn.Conv2d) or not output.requires_grad:
+            return
+        if slow == "forward":
+            wait()
+        elif slow == "backward":
+            output.register_hook(lambda _: wait())
+
+    own_draw, own_batches = VAEObjective.draw, jeppa.train.vae.CropData.batches
+
+    def draw(self: VAEObjective, *given: Any) -> Batch:
+        steps[0] += 1
+        return own_draw(self, *given)
+
+    def batches(self: Any, *given: Any) -> Iterator[Batch]:
+        for batch in own_batches(self, *given):
+            if slow == "reading" and steps[0] >= after:
+                marker.touch()
+                time.sleep(300.0)
+            yield batch
+
+    VAEObjective.draw = draw  # type: ignore[method-assign]
+    jeppa.train.vae.CropData.batches = batches  # type: ignore[assignment]
+    torch.nn.modules.module.register_module_forward_hook(slow_down)
+    jeppa.train.loop.PATIENCE = 1.0
+    return type_command(arguments)
+
+
+NOT_PERMITTED = 77
+_CLONE_NEWNS, _MS_PRIVATE_RECURSIVE = 0x20000, 0x44000
+
+
+def type_with_shared_memory(arguments: list[str], options: str) -> int:
+    """Run a command line where /dev/shm is a file system of these options.
+
+    Returns:
+        Its exit code, or `NOT_PERMITTED` where none can be mounted.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) or libc.mount(None, b"/", None, _MS_PRIVATE_RECURSIVE, None):
+        return NOT_PERMITTED
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", "/dev/shm"], check=False).returncode:
+        return NOT_PERMITTED
+    return type_command(arguments)

@@ -471,7 +471,7 @@ def test_F12_a_reader_that_fails_ends_the_run(
 
     Red without a timeout (it hangs), and when readers that ignore SIGTERM are not killed.
     """
-    monkeypatch.setattr("jeppa.train.faults.TIMEOUT", 3.0)
+    monkeypatch.setattr("jeppa.train.readers.TIMEOUT", 3.0)
     config = settings(photos, data={"workers": 2}, optim={"steps": 1000, "save_every": 1000})
     if fault == "hung":
         monkeypatch.setattr(CropDataset, "__getitem__", scenarios.hang)

@@ -22,7 +22,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "PRODUCT_SIDES", (64,))
     monkeypatch.setattr(bench, "MODEL", NARROW)
     monkeypatch.setattr(bench, "TRAINING_BATCH", 2)
-    monkeypatch.setattr("jeppa.train.vae.STATISTICS_IMAGES", 4)
+    monkeypatch.setattr("jeppa.train.shown.STATISTICS_IMAGES", 4)
     monkeypatch.setattr(bench, "LATENT_SIDE", 8)
     monkeypatch.setattr(bench, "STEPS", 2)
     monkeypatch.setattr(bench, "SIDES", (64, 128, 256))

@@ -416,6 +416,9 @@ def check_values(arguments: Sequence[str]) -> None:
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
+    # Read when torch loads OpenMP, which is later. Threads that wait for one another would otherwise spin, which takes
+    # the cores away from those that they wait for as soon as two programs share them: results/threads.md.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -124,7 +124,7 @@ def open_source(
     if candidates.still_to_split:
         good = _split_by_hash(good, split)
     if not good:
-        raise DataError(f"{str(spec)!r}: the {split} split has no image; add images or use all of them")
+        raise _explain_empty_split(spec, len(checked.hashes), split)
     labels = tuple(sorted({ref.label for ref in good if ref.label is not None}))
     fingerprint = _fingerprint((ref, checked.hashes[ref]) for ref in good)
     notes = listing.notes + candidates.notes + _note_similar_labels(labels)
@@ -132,8 +132,12 @@ def open_source(
 
 
 def open_data(config: DataConfig, split: Split) -> ImageSource:
-    """The source that the settings of a run name; errors as `open_source`."""
-    return open_source(config.data, split, config.max_unreadable, config.names_encoding)
+    """The source that the settings of a run name; if none is held out, each split is all. Errors as `open_source`."""
+    if config.heldout == "auto":
+        return open_source(config.data, split, config.max_unreadable, config.names_encoding)
+    source = open_source(config.data, "all", config.max_unreadable, config.names_encoding)
+    note = f"nothing is held out: all {len(source)} images are trained on, and sample sheets show some of them"
+    return replace(source, notes=(*source.notes, note))
 
 
 def folder_role(folder: str) -> Role | None:
@@ -319,6 +323,14 @@ def _refuse_unreadable(spec: str | Path, count: int, unreadable: tuple[Skipped, 
     share = f"{len(unreadable)} of {count} images cannot be read, limit {100 * max_unreadable:.3g} %"
     remedy = "or raise --max-unreadable to go on without them"
     raise DataError(f"{str(spec)!r}: {share}; first {first.name!r}: {first.reason}, {remedy}")
+
+
+def _explain_empty_split(spec: str | Path, count: int, split: Split) -> DataError:
+    if split == "heldout":
+        problem, remedy = "none is left to hold out", "add images, or train on all of them with --heldout none"
+    else:
+        problem, remedy = f"the {split} split is empty", "add images"
+    return DataError(f"{str(spec)!r}: of {count} images {problem}; {remedy}")
 
 
 def _explain_no_images(spec: str | Path, skipped: tuple[Skipped, ...]) -> DataError:

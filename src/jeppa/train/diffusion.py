@@ -127,6 +127,8 @@ def _differing_net(trained: Model) -> ConfigError:
 SHEET_SIDE = 4
 SHEET_STEPS = 10
 ENCODE_BATCH = 32
+ENCODE_PIXELS = ENCODE_BATCH * 128**2
+"""Most pixels encoded at a time, but at least one crop."""
 
 
 class LatentData(TrainingData):
@@ -316,10 +318,11 @@ def encode_views(codec: LatentCodec, source: ImageSource, config: DiffusionRun) 
         source, data.resolution, config.seed, data.min_view, data.flip, data.colour_jitter, decoded=decoded
     )
     count = math.ceil(config.views / len(source)) * len(source)
+    size = max(1, min(ENCODE_BATCH, ENCODE_PIXELS // data.resolution**2))
     device = next(codec.vae.parameters()).device
     means, stds, labels = [], [], []
-    for start in range(0, count, ENCODE_BATCH):
-        samples = [crops[n] for n in range(start, min(count, start + ENCODE_BATCH))]
+    for start in range(0, count, size):
+        samples = [crops[n] for n in range(start, min(count, start + size))]
         posterior = codec.encode(torch.stack([sample["x"] for sample in samples]).to(device))
         means.append(posterior.mean.cpu())
         stds.append(posterior.std.cpu())

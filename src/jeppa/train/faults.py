@@ -1,35 +1,34 @@
-"""What can stop a training run: no memory, a full disk, a dead reader, NaN, a signal, a second process.
+"""What can stop a training run: no memory, a full disk, a dead reader, NaN, a second process.
 
 Each fault is reported in one line and loses nothing that was saved:
 
 - a step with NaN or infinity in its loss or gradient changes no weight, and such weights are never saved;
-- a signal ends the run after the current step, and the state is saved;
 - a lock admits one training process to a run folder;
-- the death of a process that reads samples is noticed, and none of them outlives the training process;
+- the death of a process that reads images, and a lack of the memory that it shares, are told from other failures;
 - so is the death of a process that trains with this one.
+
+What happens on a signal is in `jeppa.train.signals`, and the processes that read are in `jeppa.train.readers`.
 """
 
 import errno
 import fcntl
 import os
-import signal
-import threading
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import active_children
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
+from jeppa.checkpoint import newest_checkpoint
 from jeppa.config import OptimConfig
 from jeppa.errors import ConfigError, TrainingError
 from jeppa.machine import lacks_memory
 from jeppa.train.ranks import is_lost_process
+from jeppa.train.readers import describe_shared_memory, lacks_shared_memory
 from jeppa.train.step import TrainState
 
 # Errors of the disk, not of a program that asks for a file which does not exist.
@@ -62,20 +61,32 @@ def _describe(error: Exception, run: Path, optim: OptimConfig, resolution: int) 
     text = " ".join(str(error).split())
     if is_lost_process(error):
         return (
-            f"{run}: another process of this training ended; the checkpoints are intact: start all of them again with "
+            f"{run}: another process of this training ended; {_what_is_saved(run)}: start all of them again with "
             "--resume, with as many processes as you like"
         )
     if lacks_memory(error):
         return f"{run}: out of memory {_remedy(optim, resolution)}"
     if _SYSTEM in text if isinstance(error, SafetensorError) else getattr(error, "errno", None) in _DISK:
         path = getattr(error, "filename", None) or run
-        return f"{path}: could not be written ({text[:160]}); the checkpoints are intact: make room, then use --resume"
+        return f"{path}: could not be written ({text[:160]}); {_what_is_saved(run)}: make room, then use --resume"
+    if lacks_shared_memory(error):
+        return (
+            f"{run}: the processes that read images have too little shared memory: {describe_shared_memory()} "
+            f"({text[-120:]}); {_what_is_saved(run)}: use --resume with --workers 0, or give /dev/shm more room, as "
+            "docker run --shm-size 1g does"
+        )
     if isinstance(error, RuntimeError) and _READER in text:
         return (
-            f"{run}: a process that reads images died or hung ({text[:160]}); the checkpoints are intact: use "
-            "--resume, with fewer --workers if it happens again"
+            f"{run}: a process that reads images died or hung ({text[:160]}); {_what_is_saved(run)}: use --resume, "
+            "with fewer --workers if it happens again"
         )
     return None
+
+
+def _what_is_saved(run: Path) -> str:
+    """Which checkpoint is there to go on from, if any."""
+    checkpoint, _ = newest_checkpoint(run)
+    return "nothing was saved yet" if checkpoint is None else f"the checkpoint of step {checkpoint.step} is intact"
 
 
 def _remedy(optim: OptimConfig, resolution: int) -> str:
@@ -134,47 +145,6 @@ def explosion(run: Path, step: int, culprit: str) -> str:
 
 def _non_finite(tensors: dict[str, Tensor]) -> Iterator[str]:
     return (name for name, value in tensors.items() if not bool(value.isfinite().all()))
-
-
-class Interrupted(BaseException):
-    """A signal stopped the run after its state was saved; `128 + signal_number` is the exit code."""
-
-    def __init__(self, signal_number: int, how: str = "--resume") -> None:
-        super().__init__(f"stopped by {signal.Signals(signal_number).name}; everything is saved, go on with {how}")
-        self.signal_number = signal_number
-
-
-class StopSignal:
-    """Within its `with` block, a first SIGINT or SIGTERM is only remembered; a second one stops the process at once."""
-
-    def __init__(self) -> None:
-        self._number: int | None = None
-        self._before: dict[int, Any] = {}
-
-    @property
-    def received(self) -> bool:
-        """Whether a signal came."""
-        return self._number is not None
-
-    def interrupt(self) -> None:
-        """Raise `Interrupted` for the signal that came, to this process or to another one of the training."""
-        raise Interrupted(self._number or signal.SIGTERM)
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._number = number
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
 
 
 LOCK = "lock"
@@ -236,42 +206,3 @@ def _release_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_release_in_child)
-
-
-TIMEOUT = 300.0
-"""Seconds to wait for a batch before its reader counts as hung."""
-
-
-def load_batches(dataset: Dataset[Any], keys: Iterable[list[Any]], workers: int) -> Iterator[Any]:
-    """The batch of each list of keys, in order; with `workers` above 0 read by that many processes.
-
-    Raises:
-        RuntimeError: it names the DataLoader, when a worker was killed or gave nothing for `TIMEOUT` seconds.
-    """
-    before = set(active_children())
-    batches = iter(
-        DataLoader(
-            dataset,
-            batch_sampler=keys,
-            num_workers=workers,
-            timeout=TIMEOUT if workers else 0,
-            worker_init_fn=_leave_signals_to_the_parent,
-        )
-    )
-    own = set(active_children()) - before
-    try:
-        yield from batches
-    except (ConnectionError, EOFError, FileNotFoundError) as error:  # a worker died while it was handing over a batch
-        raise RuntimeError(f"DataLoader worker went away ({error})") from error
-    finally:
-        del batches  # asks the workers to stop
-        with suppress(RuntimeError):  # torch reports each worker that is killed
-            for worker in own:
-                worker.kill()
-                worker.join()
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ignore signals. Ctrl-C and batch systems signal every process, but the parent needs its readers for the step."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

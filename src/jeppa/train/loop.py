@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from jeppa.errors import TrainingError
+from jeppa.errors import JeppaError, TrainingError
 from jeppa.files import write_text_atomically
 from jeppa.runtime import lay_out
-from jeppa.train.faults import BAD_STEPS_IN_A_ROW, RunLock, StopSignal, blame, check_finite, explain_failures, explosion
+from jeppa.train.faults import BAD_STEPS_IN_A_ROW, RunLock, blame, check_finite, explain_failures, explosion
 from jeppa.train.ranks import Ranks, joined_ranks, make_accelerator
 from jeppa.train.run_folder import Change, open_run, restore, store
-from jeppa.train.step import Objective, Stepper, Terms, make_state, training_runtime
+from jeppa.train.signals import PATIENCE, StepAbandoned, StopSignal
+from jeppa.train.step import Objective, Stepper, Terms, TrainState, make_state, training_runtime
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,21 @@ def _train(
     notes = "; ".join([*opened.notes, str(runtime)])
     yield StepRecord(start, optim.steps, data.images_seen(start), 0.0, {}, notes)
 
-    window, bad, began = _Window(), 0, time.perf_counter()
-    with StopSignal() as stop, closing(data.batches(start, optim.steps, ranks)) as batches:
-        for step, batch in enumerate(batches, start + 1):
-            part = data.part(step - 1, ranks)
-            result = stepper.take(batch, step_generator(objective.config.seed, step), part)
+    window, bad, began, stored = _Window(), 0, time.perf_counter(), start
+    stop = StopSignal(objective if ranks.count == 1 else None)
+    with stop, closing(data.batches(start, optim.steps, ranks)) as batches:
+        for step in range(start + 1, optim.steps + 1):
+            try:
+                with stop.patience(0.0):
+                    batch = next(batches)
+                with stop.patience(PATIENCE):
+                    part = data.part(step - 1, ranks)
+                    result = stepper.take(batch, step_generator(objective.config.seed, step), part)
+            except StepAbandoned:
+                if stored < step - 1:
+                    check_finite(run, step - 1, state)
+                    store(run, step - 1, state, opened.origin)
+                stop.interrupt(saved=step > 1)
             note, bad = ("", 0) if result.norm is not None else (blame(objective, result.means), bad + 1)
             if bad == BAD_STEPS_IN_A_ROW:
                 raise TrainingError(explosion(run, step, note))
@@ -159,16 +170,27 @@ def _train(
                 if log is not None:
                     log.write(figures)
                 window = _Window()
-            if ranks.is_first and (step % optim.sample_every == 0 or last):
-                with state.use_average():
-                    objective.draw_samples(run / "samples" / f"step-{step:06d}.png")
             if ranks.is_first and saving:
                 store(run, step, state, opened.origin)
+                stored = step
+            if ranks.is_first and not stopping and (step % optim.sample_every == 0 or step == optim.steps):
+                note = "; ".join(filter(None, (note, _draw_sheet(run, step, state))))
             yield StepRecord(step, optim.steps, images, speed, figures, note)
             if stopping:
                 stop.interrupt()
     if log is not None:
         log.close()
+
+
+def _draw_sheet(run: Path, step: int, state: TrainState) -> str:
+    """Draw the sheet of samples; a failure is no reason to end the run, and is returned as a note."""
+    path = run / "samples" / f"step-{step:06d}.png"
+    try:
+        with state.use_average():
+            state.objective.draw_samples(path)
+    except (JeppaError, OSError, MemoryError, RuntimeError, ValueError) as error:
+        return f"no sample sheet at step {step}: {' '.join(str(error).split())[:200]}"
+    return ""
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

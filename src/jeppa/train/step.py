@@ -275,6 +275,10 @@ class Stepper:
                 yield
 
 
+MEASURED_SIDE = 256
+"""Of larger pictures a corner of this side is measured: at 1024 pixels a start would take minutes."""
+
+
 def training_runtime(objective: Objective, ranks: Ranks = ALONE) -> Runtime:
     """The runtime in which loss and gradient of what is computed at a time take the least time on this machine.
 
@@ -285,8 +289,8 @@ def training_runtime(objective: Objective, ranks: Ranks = ALONE) -> Runtime:
 
     def work(runtime: Runtime) -> None:
         handles = lay_out(objective, runtime)
-        own = next(iter(objective.data.batches(0, 1, ranks)))
-        batch = objective.draw(own, torch.Generator().manual_seed(0), part)
+        corner = cut_corner(next(iter(objective.data.batches(0, 1, ranks))))
+        batch = objective.draw(corner, torch.Generator().manual_seed(0), part)
         with autocast(cpu, runtime):
             terms = objective(split_batch(place(batch, cpu, runtime), optim, part.whole)[0])
         terms["loss"].mean().backward()
@@ -294,11 +298,18 @@ def training_runtime(objective: Objective, ranks: Ranks = ALONE) -> Runtime:
         for handle in handles:
             handle.remove()
 
-    count = len(part.rows)
-    shape = (min(count, optim.micro_batch or count), *objective.data.batch_shape()[1:])
+    count, sample = len(part.rows), objective.data.batch_shape()[1:]
+    shape = (min(count, optim.micro_batch or count), *(min(size, MEASURED_SIDE) for size in sample))
     chosen = choose_runtime(optim.precision, objective, f"training on {shape}", work)
     on_cuda = next(objective.parameters()).device.type == "cuda"
     return replace(chosen, compiled=True) if on_cuda and optim.precision != "exact" else chosen
+
+
+def cut_corner(batch: Batch) -> Batch:
+    """The corner of `MEASURED_SIDE` of all pictures `[B,C,H,W]` in a batch."""
+    return {
+        key: value[..., :MEASURED_SIDE, :MEASURED_SIDE] if value.ndim == 4 else value for key, value in batch.items()
+    }
 
 
 def split_batch(batch: Batch, optim: OptimConfig, whole: int | None = None) -> list[Batch]:

@@ -8,7 +8,6 @@ would need second derivatives; instead the verdict must not change under a littl
 section 3.4).
 """
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,19 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from jeppa.config import TextureRun
-from jeppa.data import evaluation_images, open_data, write_png
+from jeppa.data import write_png
 from jeppa.data.images import contact_sheet
 from jeppa.distributions import standard_normal
 from jeppa.lpips import load_lpips
 from jeppa.train.diffusion import weights_hash
 from jeppa.train.ranks import Part, find_ranks
+from jeppa.train.shown import ShownPictures
 from jeppa.train.step import Batch, Objective, Terms
 from jeppa.train.vae import CropData
 from jeppa.vae import FACTOR
 from jeppa.vae.codec import LatentCodec
 from jeppa.vae.texture import TextureHead, add_texture
 
-SHEET_IMAGES = 8
 PENALTY = 1.0
 INPUTS = 9
 PENALTY_NOISE = 0.05
@@ -62,6 +61,7 @@ class TextureObjective(Objective):
         self.config = config
         self.codec = codec
         self.data = CropData(config, weights_hash(codec))
+        self.shown = ShownPictures(config.data)
         self.model = codec.vae
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
@@ -147,13 +147,12 @@ class TextureObjective(Objective):
     @torch.no_grad()
     def draw_samples(self, path: Path) -> None:
         """Held-out pictures: original, mean, and with texture."""
-        side = 2 * self.config.data.resolution
-        source = open_data(self.config.data, "heldout")
-        pictures = [x for _, x in islice(evaluation_images(source, side), SHEET_IMAGES)]
-        x = torch.stack(pictures).to(next(self.parameters()).device)
-        z = self.model.encode(x).mean
-        textured = self.model.decode_texture(z, self.config.k, torch.Generator().manual_seed(0)).mean
-        write_png(contact_sheet([list(x), list(self.model.decode(z).mean), list(textured)]), path)
+        generator, columns = torch.Generator().manual_seed(0), []
+        for x in self.shown.pictures(next(self.parameters()).device):
+            z = self.model.encode(x).mean
+            textured = self.model.decode_texture(z, self.config.k, generator).mean
+            columns.append([x[0], self.model.decode(z).mean[0], textured[0]])
+        write_png(contact_sheet(list(zip(*columns, strict=True))), path)
 
     def publish(self, run: Path) -> dict[str, Any]:
         """Export the VAE with its head; the statistics of its latent stay."""

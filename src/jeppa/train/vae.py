@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Generator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from jeppa.config import TextureRun, VAERun
 from jeppa.data import (
     CropDataset,
     CropSample,
-    evaluation_images,
     make_image_cache,
     open_data,
     write_png,
@@ -26,9 +24,10 @@ from jeppa.distributions import standard_normal
 from jeppa.errors import CheckpointError, ConfigError
 from jeppa.lpips import load_lpips
 from jeppa.shipped import find_shipped
-from jeppa.train.faults import load_batches
 from jeppa.train.kl import KLTerm, latent_summary
 from jeppa.train.ranks import ALONE, COUNTED, Part, Ranks, mean_of_batch
+from jeppa.train.readers import load_batches
+from jeppa.train.shown import STATISTICS_SIDE, ShownPictures, StatisticsCrops
 from jeppa.train.step import Batch, Objective, Terms, TrainingData
 from jeppa.vae import FACTOR, LIKELIHOODS, HeteroscedasticVAE, load_vae, save_folder
 from jeppa.vae.codec import FACTOR_KEYS, LatentStats, make_factors, measure, renew
@@ -36,8 +35,6 @@ from jeppa.vae.foreign import LIKELIHOOD as UNMEASURED
 from jeppa.vae.linear_start import principal_components, start_linear
 from jeppa.vae.pyramid import PyramidAutoencoder
 
-SHEET_IMAGES = 8
-STATISTICS_IMAGES = 512
 ESTABLISHED_UPDATES = 50  # the running error of a trained model weighs as much as this many steps
 
 
@@ -147,6 +144,8 @@ class VAEObjective(Objective):
         self._check_crops()
         self.data = CropData(config)
         self.model, self.started = initial_model(config, init)
+        self.shown = ShownPictures(config.data)
+        self._crops = StatisticsCrops(self.data.crops(min(config.data.resolution, STATISTICS_SIDE)))
         self._freeze()
         if config.optim.gradient_checkpointing:
             self.model.vae.enable_gradient_checkpointing()
@@ -225,12 +224,11 @@ class VAEObjective(Objective):
     @torch.no_grad()
     def draw_samples(self, path: Path) -> None:
         """Held-out pictures, their reconstructions and sigma maps."""
-        source = open_data(self.config.data, "heldout")
-        side = 2 * self.config.data.resolution
-        pictures = [x for _, x in islice(evaluation_images(source, side), SHEET_IMAGES)]
-        x = torch.stack(pictures).to(next(self.parameters()).device)
-        decoded = self.model.decode(self.model.encode(x).mean)
-        write_png(contact_sheet(reconstruction_rows(x, decoded.mean, decoded.logvar)), path)
+        columns = []
+        for x in self.shown.pictures(next(self.parameters()).device):
+            decoded = self.model.decode(self.model.encode(x).mean)
+            columns.append(reconstruction_rows(x, decoded.mean, decoded.logvar))
+        write_png(contact_sheet([[row[0] for row in rows] for rows in zip(*columns, strict=True)]), path)
 
     def publish(self, run: Path) -> dict[str, Any]:
         """Export for diffusers; the latent's shift and scale are measured on training crops, unless they must stay."""
@@ -251,8 +249,7 @@ class VAEObjective(Objective):
     def _statistics(self) -> LatentStats:
         if self.config.frozen is not None and self.started is not None:
             return self.started
-        crops = self.data.crops(self.config.data.resolution)
-        measured = measure(self.model, (crops[n]["x"][None] for n in range(STATISTICS_IMAGES)))
+        measured = measure(self.model, self._crops)
         return measured if self.started is None else renew(self.started, measured)
 
     def _check_crops(self) -> None:
@@ -267,8 +264,7 @@ class VAEObjective(Objective):
         net = self.model.vae
         if isinstance(net, AutoencoderKL) and self.config.model.pixel_unshuffle != FACTOR:
             return
-        crops = self.data.crops(self.config.data.resolution)
-        images = torch.stack([crops[n]["x"] for n in range(STATISTICS_IMAGES)])
+        images = torch.cat(list(self._crops))
         if isinstance(net, PyramidAutoencoder):
             net.start_linear(images)
             return
