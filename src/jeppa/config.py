@@ -185,7 +185,9 @@ class DenoiserConfig(Settings):
 class DataConfig(Settings):
     """Which images, and how crops are cut from them."""
 
-    data: str = Field("builtin:photos", min_length=1, description="Folder, zip file or builtin:photos.")
+    data: str = Field(
+        "builtin:photos", min_length=1, description="Folder, zip file, shards (.tar, .parquet) or builtin:photos."
+    )
     resolution: int = Field(64, ge=8, le=MAX_SIDE, multiple_of=8, description="Side of a training crop in pixels.")
     sizes: int = Field(
         3, ge=1, le=4,

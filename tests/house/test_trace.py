@@ -10,6 +10,7 @@ FILES = 75
 ADDED = {
     "lab/plainness.py",
     "data/kinds.py",
+    "data/shards.py",
     "pipeline/drawing.py",
     "pipeline/looking.py",
     "pipeline/regions.py",

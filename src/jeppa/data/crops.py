@@ -230,8 +230,40 @@ class CropDataset(Dataset[CropSample]):
         if self._order is None or self._order[0] != epoch:
             # len(source) differs from every index, so this stream is none of the streams of the views.
             rng = np.random.default_rng([self.seed, epoch, len(self.source)])
-            self._order = epoch, rng.permutation(len(self.source))
+            self._order = epoch, shuffle_shards([ref.shard for ref in self.source.refs], rng)
         return self._order[1]
+
+
+SHUFFLE_BUFFER = 4096
+"""Pictures of which the next one is drawn, where they lie in several shards."""
+
+
+def shuffle_shards(shards: list[int], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """An order of pictures in which those of a shard stay together, so that shards can be read one after the other.
+
+    The shards are shuffled, and the pictures pass through a buffer from which each next one is drawn. Pictures that lie
+    in one shard or none have a random order.
+
+    Args:
+        shards: number of the shard of each picture.
+        rng: all the randomness.
+    """
+    numbers = sorted(set(shards))
+    if len(numbers) < 2:
+        return rng.permutation(len(shards))
+    members: dict[int, list[int]] = {number: [] for number in numbers}
+    for index, number in enumerate(shards):
+        members[number].append(index)
+    waiting = [index for place in rng.permutation(len(numbers)) for index in members[numbers[place]]]
+    draws = rng.random(len(waiting))
+    buffer, order = waiting[:SHUFFLE_BUFFER], []
+    for draw, following in zip(draws, [*waiting[SHUFFLE_BUFFER:], *[-1] * len(buffer)], strict=True):
+        chosen = int(draw * len(buffer))
+        order.append(buffer[chosen])
+        buffer[chosen] = buffer[-1] if following < 0 else following
+        if following < 0:
+            buffer.pop()
+    return np.array(order, np.int64)
 
 
 def make_image_cache(source: ImageSource, config: DataConfig) -> DecodedImages:

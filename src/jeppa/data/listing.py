@@ -51,6 +51,8 @@ class ImageRef:
         size: bytes of the (uncompressed) file.
         open: opens the file as a seekable binary stream; picklable, so that data-loader workers can use it.
         stamp: stays the same while the content does.
+        shard: number of the shard that holds it, where a source has several.
+        checked: True where it is not opened before it is needed, and `size` is an upper limit.
     """
 
     name: str
@@ -58,6 +60,8 @@ class ImageRef:
     size: int
     open: Callable[[], IO[bytes]] = field(repr=False, compare=False)
     stamp: Stamp | None = field(default=None, repr=False, compare=False)
+    shard: int = field(default=0, repr=False, compare=False)
+    checked: bool = field(default=False, repr=False, compare=False)
 
     @contextmanager
     def stream(self) -> Iterator[IO[bytes]]:

@@ -1,4 +1,4 @@
-"""Sources of images: a folder, a zip archive, or `builtin:photos`.
+"""Sources of images: a folder, a zip archive, shards (`jeppa.data.shards`), or `builtin:photos`.
 
 Opening a source checks its images. If there are at most `FULL_CHECK_FILES` of at most `FULL_CHECK_BYTES` together,
 every image is decoded, and its whole content enters the fingerprint. Larger sources would take too long: there only the
@@ -21,6 +21,7 @@ from typing import Literal
 from jeppa.config import DataConfig
 from jeppa.data.decode import FORMATS, open_header, read_pixels
 from jeppa.data.listing import HELDOUT_SCENES, ImageRef, Listing, Skipped, list_builtin, list_folder, list_zip
+from jeppa.data.shards import find_shards, list_shards
 from jeppa.errors import ConfigError, DataError
 
 Split = Literal["train", "heldout", "all"]
@@ -96,7 +97,7 @@ def open_source(
     never labels themselves. `builtin:photos` is split by scene.
 
     Args:
-        spec: a folder, a zip file, or `builtin:photos`.
+        spec: a folder, a zip file, webdataset tars, parquet files, what `datasets` saved, or `builtin:photos`.
         split: which part.
         max_unreadable: largest fraction of images (0 to 1) that may be unreadable and is skipped. It is
             strict with few files: one bad image of ten is 10 %.
@@ -155,19 +156,28 @@ def _list_images(spec: str | Path, names_encoding: str | None) -> Listing:
         return Listing(list_builtin(str(spec).removeprefix("builtin:")), ())
     if not str(spec).strip():
         raise DataError(
-            "the data is an empty name; pass a folder, a .zip or builtin:photos ('.' is the current folder)"
+            "the data is an empty name; pass a folder, a .zip, .tar or .parquet, or builtin:photos "
+            "('.' is the current folder)"
         )
     path = Path(spec)
     try:
-        if path.is_dir():
-            return list_folder(path)
+        listing = list_folder(path) if path.is_dir() else None
+        if listing is not None and listing.refs:
+            return listing
+        shards = find_shards(str(spec))
+        if shards:
+            return list_shards(str(spec), shards)
+        if listing is not None:
+            return listing
         if path.is_file() and path.suffix.lower() == ".zip":
             return list_zip(path, names_encoding)
         exists = path.exists()
     except (OSError, ValueError) as error:  # a name too long, a NUL, a folder without rights
-        raise DataError(f"{str(spec)!r}: cannot be opened; pass a folder, a .zip or builtin:photos") from error
-    problem = "is neither a folder nor a .zip" if exists else "does not exist"
-    raise DataError(f"{str(spec)!r}: {problem}; pass a folder of images, a .zip of images, or builtin:photos")
+        raise DataError(
+            f"{str(spec)!r}: cannot be opened; pass a folder, a .zip, .tar or .parquet, or builtin:photos"
+        ) from error
+    problem = "is neither a folder nor a .zip, .tar or .parquet" if exists else "does not exist"
+    raise DataError(f"{str(spec)!r}: {problem}; pass a folder, .zip, .tar or .parquet of images, or builtin:photos")
 
 
 def _choose_candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Split) -> _Candidates:
@@ -279,6 +289,9 @@ def _check_images(refs: tuple[ImageRef, ...]) -> _CheckedImages:
     for ref in refs:
         key = (ref.stamp, is_full, ref.size <= SAMPLE_BYTES)
         try:
+            if ref.checked:
+                hashes[ref] = "not read"
+                continue
             known = _checked.get(key) if ref.stamp else None
             hashes[ref] = known or (_hash_whole(ref) if is_full else _hash_sample(ref))
         except DataError as error:
