@@ -24,6 +24,7 @@ def ray_here() -> Iterator[None]:
         yield
 
 
+@pytest.mark.timeout(900)
 def test_ray_writes_the_bytes_of_one_process(ray_here: None, vae_folder: Path, pictures: Path, tmp_path: Path):
     """Red when a crop or a batch depends on the worker, or workers use more threads."""
     flags = ["--model", str(vae_folder), "--data", str(pictures), "--split", "all", "--resolution", "32",
@@ -34,6 +35,8 @@ def test_ray_writes_the_bytes_of_one_process(ray_here: None, vae_folder: Path, p
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_pictures_in_any_order_are_those_of_their_seeds(ray_here: None, diffusion_folder: Path, tmp_path: Path):
     """Red when noise or bits depend on the batch, the worker or the order."""
     settings = SamplerSettings(steps=2)

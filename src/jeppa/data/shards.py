@@ -222,7 +222,7 @@ def _find_columns(shard: str, schema: Any) -> tuple[str, str | None]:
     def holds_images(field: Any) -> bool:
         kind = field.type
         if types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
+            return bool(kind.get_field_index("bytes") >= 0)
         return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
     found = [field.name for field in schema if holds_images(field)]
