@@ -151,7 +151,7 @@ def test_two_images_give_one_to_each_split(tmp_path: Path, stem: int) -> None:
 def test_one_image_has_no_held_out_part(tmp_path: Path) -> None:
     fill(tmp_path, "only.png")
     assert len(open_source(tmp_path, "train")) == 1
-    assert "heldout split has no image" in refusal(tmp_path, split="heldout")
+    assert "it has 1 image, so none can be held out" in refusal(tmp_path, split="heldout")
 
 
 @pytest.mark.parametrize("heldout", ["val", "heldout", "test"])
@@ -164,18 +164,19 @@ def test_split_folders_take_precedence(tmp_path: Path, heldout: str) -> None:
     assert len(open_source(tmp_path)) == 4
 
 
-def test_links_never_leave_the_folder_and_loops_end(tmp_path: Path) -> None:
-    outside = fill(tmp_path / "outside", "secret.png")
+def test_links_are_followed_to_files_and_loops_end(tmp_path: Path) -> None:
+    outside = fill(tmp_path / "outside", "far.png")
     root = fill(tmp_path / "root", "a.png", "sub/b.png")
     (root / "sub" / "loop").symlink_to(root)
     (root / "self.png").symlink_to("self.png")
     (root / "escape").symlink_to(outside)
-    (root / "escape.png").symlink_to(outside / "secret.png")
+    (root / "escape.png").symlink_to(outside / "far.png")
     (root / "inside.png").symlink_to(root / "a.png")
     os.mkfifo(root / "pipe.png")
     source = open_source(root)
-    assert names(source) == ["a.png", "inside.png", "sub/b.png"]
-    assert [one.name for one in source.skipped] == ["escape", "escape.png", "self.png", "sub/loop"]
+    assert names(source) == ["a.png", "escape.png", "inside.png", "sub/b.png"]
+    assert [one.name for one in source.skipped] == ["escape", "self.png", "sub/loop"]
+    assert source.notes == ("2 images are links, which are followed to their files; the first is 'escape.png'",)
 
 
 def test_odd_names_are_read_and_reported_on_one_line(tmp_path: Path) -> None:

@@ -94,8 +94,13 @@ def refused_modes() -> Iterator[Refused]:
     yield "TIFF: floating point", tiff(SIDE, SIDE, (16,), 1, floats.astype("<f2").tobytes(), t339=3), "floating-point"
     yield "TIFF: signed", tiff(SIDE, SIDE, (16,), 1, RAMP.astype("<i2").tobytes(), t339=2), "signed"
     yield "TIFF: 32-bit integers", tiff(SIDE, SIDE, (32,), 1, RAMP.astype("<u4").tobytes()), "32-bit"
+    planes = bytes(SIDE * SIDE * 6)
+    yield "TIFF: 16-bit colour in separate planes", tiff(SIDE, SIDE, (16, 16, 16), 2, planes, t284=2), "separate planes"
     yield "TIFF: 10 or 14 bits, packed", tiff(SIDE, SIDE, (14,), 1, bytes(SIDE * SIDE * 2)), "14 bits"
     yield "TIFF: 10 or 14 bits, packed", tiff(SIDE, SIDE, (10,), 1, bytes(SIDE * SIDE * 2)), "10 bits"
+    yield "TIFF: a thumbnail first", tiff(
+        8, 8, (8,), 1, bytes(64), sub={254: 0, 256: 400, 257: 300, 258: 8, 259: 1, 262: 1, 273: 0, 279: 0}
+    ), "thumbnail"  # fmt: skip
     yield "TIFF: a thumbnail first", tiff(
         8, 8, (8,), 1, bytes(64), t254=1, sub={254: 0, 256: 400, 257: 300, 258: 8, 259: 1, 262: 1, 273: 0, 279: 0}
     ), "thumbnail"  # fmt: skip
@@ -113,6 +118,7 @@ def raws() -> Iterator[Refused]:
         ("version alone.tif", "<", {"t50706": b"\1\1\0\0"}),
     ):
         yield name, tiff(24, 16, (8, 8, 8), 2, thumb, order, t254=1, **more), "camera raw"
+    yield "no sign of it.mos", tiff(24, 16, (8, 8, 8), 2, thumb), "camera raw"
     yield "sensor first.pef", tiff(24, 16, (12,), 32803, thumb), "camera raw"
     behind = tiff(24, 16, (8, 8, 8), 2, thumb)
     yield "canon.cr2", behind[:8] + b"CR\2\0" + behind[12:], "camera raw"
@@ -137,6 +143,10 @@ def foreign() -> Iterator[tuple[str, bytes]]:
     yield "stars.fits", b"SIMPLE  =                    T" + rest
     yield "old.pcx", b"\x0a\5\1\x08" + rest
     yield "quick.qoi", b"qoif" + rest
+    yield "amiga.IFF", b"FORM" + rest
+    yield "game.vtf", b"VTF\0" + rest
+    yield "book.djvu", b"AT&TFORM" + rest
+    yield "silicon.rgb", b"\x01\xda\x01\x01" + rest
     yield "phone.HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + rest
     yield "without suffix", b"8BPS\0\1" + rest
 
@@ -217,6 +227,10 @@ def _pngs() -> Iterator[Golden]:
         raw_png(SIDE, SIDE, 16, 0, rows, chunk(b"tRNS", struct.pack(">H", 25700))),
         transparent,
     )
+    hidden = np.dstack([RAMP, RAMP, RAMP, 0 * RAMP]).astype(np.uint8)
+    for kind in ("PNG", "WEBP"):
+        file = encoded(Image.fromarray(hidden), kind, **({} if kind == "PNG" else {"lossless": True, "exact": True}))
+        yield "PNG: an alpha of 0 everywhere in front of a picture", file, grey(RAMP)
     eight = b"".join(b"\0" + row.tobytes() for row in ALPHA)
     yield (
         "PNG: grey with one transparent value",

@@ -105,6 +105,7 @@ def hostile_tree(root: Path, outside: Path) -> Path:
     (root / "escape").symlink_to(outside)
     (root / "escape.png").symlink_to(outside / "good-000.png")
     os.mkfifo(root / "pipe.png")
+    (root / "pipe-link.png").symlink_to("pipe.png")
     odd = encoded(Image.fromarray(photo()))
     for name in (b"new\nline.png", b"not-utf8-\xff.png", "ümlaut 🧀.png".encode(), b"-rf.png", b"%s{0}.png"):
         (root / os.fsdecode(name)).write_bytes(odd)

@@ -74,6 +74,8 @@ def pack(path: Path, *names: bytes, flag: int = 0) -> Path:
     ("train", "heldout"),
     [
         ("Train", "Validation"), ("TRAIN", "VALID"), ("training", "dev"), ("train2017", "val2017"),
+        ("DIV2K_train_HR", "DIV2K_valid_HR"), ("trainA", "testA"), ("imagesTr", "imagesTs"), ("Обучение", "ТЕСТ"),
+        ("train", "public_test"), ("fold1_train", "fold1_val"), ("TrainData", "tests"), ("train", "test-dev"),
         ("Training_Set", "Test Set"), ("train", "held-out"), ("trainval", "TEST"), ("train_images", "Eval"),
     ],
 )  # fmt: skip
@@ -107,6 +109,10 @@ def test_F40_held_out_folders_alone_are_refused(tmp_path: Path, seen: Seen) -> N
         assert repr(name) in line
         assert "'train'" in line
         assert [ref.name for ref in open_source(root, "heldout").refs] == [f"{name}/c.png"]
+    odd = put(
+        tmp_path / "odd", *(f"{label}/{i}.png" for label in ("bullet train", "test tube", "trial") for i in range(4))
+    )
+    assert open_source(odd, "train").labels == ("bullet train", "test tube", "trial")
     vehicles = put(tmp_path / "vehicles", *(f"{label}/{i}.png" for label in ("bus", "train") for i in range(4)))
     assert open_source(vehicles, "train").labels == ("bus", "train")
     inside = put(tmp_path / "inside", "Train/bus/a.png", "Train/tram/b.png")
@@ -184,7 +190,15 @@ def test_F43_kinds_that_are_not_read(tmp_path: Path, seen: Seen, capsys: pytest.
     put(tmp_path / "texts", "a.png")
     for name, content in (("notes.txt", b"words"), ("film.mp4", b"\0\0\0\x18ftypisom"), ("paper.pdf", images.PDF)):
         (tmp_path / "texts" / name).write_bytes(content)
-    assert len(open_source(tmp_path / "texts")) == 1
+    texts = open_source(tmp_path / "texts")
+    assert len(texts) == 1
+    assert "3 files are not taken for images: 1 '." in texts.notes[0]
+    for content, word in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html>404", "a web page"), (b"<Error><Code>AccessDenied</Code>", "an error message"),
+        (b"/9j/4AAQSkZJRgABAQ", "base64"),
+    ):  # fmt: skip
+        assert word in refusal(lambda content=content: read_pixels(content, "a.jpg"))
     seen(f"{len(kinds)} kinds, such as: {line}")
 
 

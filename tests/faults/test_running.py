@@ -20,6 +20,7 @@ import scenarios
 from children import one_clean_line, start, wait_for
 
 from jeppa.checkpoint import Checkpoint, newest_checkpoint
+from jeppa.cli import _find_training
 from jeppa.cli import run as command_line
 from jeppa.errors import TrainingError
 from jeppa.train import VAEObjective, loop, train
@@ -215,3 +216,17 @@ def test_F56_threads_that_wait_sleep(own: dict[str, str], told: str, tmp_path: P
     )
     assert told in done.stderr.decode()
     seen(told)
+
+
+def test_F53_figures_of_a_run_that_held_nothing_out(photos: Path, tmp_path: Path, seen: Seen) -> None:
+    """What such a run is measured on is all of its images, and the line about them says what that is worth.
+
+    Red when the held-out part of its own data is measured, which it was trained on.
+    """
+    run = tmp_path / "run"
+    runs.finish(runs.settings(photos, data={"heldout": "none"}, optim={"steps": 1}), run)
+    moved = shutil.copytree(photos, tmp_path / "moved")
+    found = [_find_training(run, str(folder), 0.01, None) for folder in (photos, moved)]
+    assert [one and one.heldout for one in found] == ["none", "none"]
+    assert _find_training(run, str(photos / "train"), 0.01, None) is None
+    seen("known by its path, and by its fingerprint in another place")

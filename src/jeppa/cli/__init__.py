@@ -39,6 +39,7 @@ from jeppa.errors import ConfigError, DataError, JeppaError
 from jeppa.files import check_out_file, check_out_folder
 
 if TYPE_CHECKING:
+    from jeppa.config import DataConfig
     from jeppa.data import ImageSource
     from jeppa.data.sources import Split
 
@@ -187,7 +188,10 @@ def _open_for_measuring(
 
     reason = ""
     chosen: Split = "all" if split == "auto" else split
-    if split == "auto" and _is_trained_on(model, data, max_unreadable, names_encoding):
+    trained = _find_training(model, data, max_unreadable, names_encoding) if split == "auto" else None
+    if trained is not None and trained.heldout == "none":
+        reason = ", and the model was trained on each: the figures do not tell how it does on others"
+    elif trained is not None:
         chosen, reason = "heldout", ", as the model was trained on this data"
     elif split == "auto" and data.startswith("builtin:"):
         chosen = "heldout"
@@ -197,28 +201,30 @@ def _open_for_measuring(
     return source
 
 
-def _is_trained_on(model: Path, data: str, max_unreadable: float, names_encoding: str | None) -> bool:
-    """Whether the training images of `data` have the fingerprint of those that a run folder was trained on.
+def _find_training(model: Path, data: str, max_unreadable: float, names_encoding: str | None) -> "DataConfig | None":
+    """The data settings of a run folder that was trained on `data`, by the fingerprint of its images; else None.
 
     A folder that was changed since then is recognised by its path.
     """
     from jeppa.checkpoint import newest_checkpoint
     from jeppa.config import load_run
-    from jeppa.data import open_source
+    from jeppa.data import open_data
 
     if not (model / "config.yaml").is_file():
-        return False
-    own = load_run(model / "config.yaml").data.data
-    if own == data or (Path(own).exists() and Path(data).exists() and Path(own).samefile(data)):
-        return True
+        return None
+    own = load_run(model / "config.yaml").data
+    if own.data == data or (Path(own.data).exists() and Path(data).exists() and Path(own.data).samefile(data)):
+        return own
     checkpoint, _ = newest_checkpoint(model)
     known = checkpoint.manifest().get("data") if checkpoint is not None else None
     if not isinstance(known, dict):
-        return False
+        return None
+    given = {"data": data, "max_unreadable": max_unreadable, "names_encoding": names_encoding}
     try:
-        return open_source(data, "train", max_unreadable, names_encoding).fingerprint == known.get("fingerprint")
+        source = open_data(own.model_copy(update=given), "train")
     except DataError:
-        return False  # it has no training images at all
+        return None  # it has no training images at all
+    return own if source.fingerprint == known.get("fingerprint") else None
 
 
 def run_calibrate(

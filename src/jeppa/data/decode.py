@@ -6,7 +6,7 @@ Everything that a file can hold beyond that (orientation, profile, alpha, depth)
 - of an animation the first frame is read;
 - the EXIF orientation is applied, then an embedded ICC profile is converted to sRGB; either is ignored when
   it is itself damaged or does not fit the pixels (common in old photographs, whose pixels are fine);
-- alpha is composited on white (but a BMP whose alpha is 0 everywhere is opaque: its writer left the byte unused);
+- alpha is composited on white, but one that is 0 everywhere in front of a picture counts as left unused;
 - grey is replicated; 12 and 16 bits are scaled to 8 (Pillow would clip them), and "white is zero" is turned over;
 - floating-point, signed and 32-bit values are refused, because nothing in the file says which range they have;
 - a TIFF whose first picture is a thumbnail, as in camera raw, is refused.
@@ -100,7 +100,7 @@ def open_header(stream: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> I
     """
     head = stream.read(HEAD_BYTES)
     optional = optional_format(head)
-    odd = odd_tiff(stream) if head.startswith(TIFF_STARTS) else None
+    odd = odd_tiff(stream, name) if head.startswith(TIFF_STARTS) else None
     if odd is not None:
         raise _refusal(name, *odd)
     stream.seek(0)
@@ -163,7 +163,7 @@ def _flatten(image: Image.Image, name: str) -> Image.Image:
         image = _grey_from_16_bit(image, name)
     colour, alpha = _split_alpha(image)
     rgb = _to_srgb(colour, profile)
-    if alpha is None or _is_unused(alpha, image):
+    if alpha is None or _is_unused(alpha, colour, image):
         return rgb
     white = Image.new("RGB", rgb.size, (255, 255, 255))
     white.paste(rgb, mask=alpha)
@@ -202,13 +202,18 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return (image if image.mode in ("L", "RGB", "CMYK", "LAB") else image.convert("RGB")), None
 
 
-def _is_unused(alpha: Image.Image, image: Image.Image) -> bool:
-    """Whether alpha is a byte that nobody filled: 0 everywhere, where the format does not say that it means anything.
+def _is_unused(alpha: Image.Image, colour: Image.Image, image: Image.Image) -> bool:
+    """Whether alpha is 0 everywhere and would hide a picture: then nobody filled it.
 
-    Programs write BMP of 32 bits with or without it, and so a TIFF whose fourth sample has no declared meaning.
+    Programs write BMP of 32 bits with or without it, and so a TIFF whose fourth sample has no declared meaning. Where
+    alpha is declared, as in PNG, it is believed if there is nothing behind it but one colour.
     """
-    undeclared = image.format == "BMP" or (image.format == "TIFF" and _EXTRA_SAMPLES not in _tiff_tags(image))
-    return undeclared and alpha.getextrema()[1] == 0
+    if alpha.getbbox() is not None:
+        return False
+    if image.format == "BMP" or (image.format == "TIFF" and _EXTRA_SAMPLES not in _tiff_tags(image)):
+        return True
+    pixels = np.asarray(colour.convert("RGB"))
+    return bool((pixels != pixels[0, 0]).any())
 
 
 def _scale_transparent_value(image: Image.Image) -> None:

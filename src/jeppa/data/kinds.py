@@ -20,6 +20,10 @@ REMEDIES = {
     # Every decoder of it for Python expands the picture before its size can be checked, so no extra brings one.
     JPEG_XL: "no extra reads it, jeppa[formats] neither: convert it to PNG or JPEG",
     CAMERA_RAW: "develop it first, and save it as PNG, TIFF or JPEG",
+    "a web page": "download the picture itself",
+    "an error message of a server": "download the picture again",
+    "a picture in base64": "decode the text first",
+    "a pointer of Git LFS": "fetch the picture itself: git lfs pull",
 }
 """Advice for image formats that are not read, or not without their decoder."""
 
@@ -31,9 +35,10 @@ _RAW_SUFFIXES = (
     ".orf .ori .pef .ptx .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f"
 )
 _NOT_READ = (
-    ".ai .avifs .bpg .cin .cur .dcm .dds .dpx .emf .eps .exr .fit .fits .flif .fts .hdp .hdr .heics .icns .ico .j2c "
-    ".j2k .jls .jng .jp2 .jpc .jpf .jpm .jpx .jxl .jxr .kra .ktx .ktx2 .mng .ora .pam .pcx .pfm .pic .pict .psb .psd "
-    ".qoi .ras .rgbe .sgi .svg .svgz .tga .vda .wdp .wmf .xbm .xcf .xpm"
+    ".ai .astc .avifs .blp .bpg .cin .cur .dcm .dds .dicom .djvu .dpx .emf .eps .exr .fit .fits .flif .fts .hdp "
+    ".hdr .heics .icns .ico .iff .im .j2c .j2k .jls .jng .jp2 .jpc .jpf .jpm .jpx .jxl .jxr .jxs .kra .ktx .ktx2 "
+    ".lbm .mng .msp .ora .pam .pcx .pfm .pic .pict .psb .psd .pvr .qoi .ras .rgb .rgba .rgbe .sgi .svg .svgz .tga "
+    ".vda .vtf .wdp .wmf .xbm .xcf .xpm"
 )
 IMAGE_SUFFIXES = frozenset(f"{_READ} {_RAW_SUFFIXES} {_NOT_READ}".split())
 """Names of these endings count as images, so that a folder of kinds that are not read does not shrink unseen."""
@@ -46,8 +51,15 @@ _DOCUMENTS = (
     (b"%!ps", "EPS"),
     (b"\xc5\xd0\xd3\xc6", "EPS"),
     (b"<svg", "SVG"),
+    (b"<!doctype html", "a web page"),
+    (b"<html", "a web page"),
+    (b"<error", "an error message of a server"),
     (b"<?xml", "SVG or other XML"),
     (b"<!doctype", "SVG or other XML"),
+    (b"version https://git-lfs", "a pointer of Git LFS"),
+    (b"data:image/", "a picture in base64"),
+    (b"/9j/", "a picture in base64"),
+    (b"ivborw0kggo", "a picture in base64"),
 )
 _PICTURES = (
     (b"\xff\x0a", JPEG_XL),
@@ -110,7 +122,8 @@ def foreign_kind(head: bytes) -> str | None:
     if head.startswith(TIFF_STARTS) and (head[8:10] == b"CR" or head[8:12] in (b"IIII", b"MMMM")):
         return CAMERA_RAW
     found = next((kind for magic, kind in _PICTURES if head.startswith(magic)), None)
-    if found is not None:
+    # A TGA can begin as an ICO or CUR does, but these have pictures in them, and so their count.
+    if found is not None and not (found in ("ICO", "CUR") and head[4:6] == b"\0\0"):
         return found
     start = head.lstrip(b" \t\r\n\xef\xbb\xbf").lower()
     return next((kind for magic, kind in _DOCUMENTS if start.startswith(magic)), None)
@@ -143,7 +156,7 @@ def suffix_of(name: str) -> str:
     return name[dot:].lower() if dot > name.rfind("/") else ""
 
 
-STRAY_BYTES = 1024
+STRAY_BYTES = 16 * 2**10
 
 
 def behind_stray_bytes(head: bytes) -> str | None:
@@ -176,11 +189,14 @@ def _is_webp(head: bytes) -> bool:
 
 # Tags of a TIFF, of TIFF 6.0 and of DNG, and the values of them that tell camera raw.
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_SUB_DIRECTORIES, _SAMPLE_FORMAT, _DNG_VERSION = 330, 339, 50706
+_PLANES, _SUB_DIRECTORIES, _SAMPLE_FORMAT, _DNG_VERSION = 284, 330, 339, 50706
+_SEPARATE = 2
 _WANTED = {_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC}
-_WANTED |= {_SUB_DIRECTORIES, _SAMPLE_FORMAT, _DNG_VERSION}
+_WANTED |= {_PLANES, _SUB_DIRECTORIES, _SAMPLE_FORMAT, _DNG_VERSION}
 _SENSOR_PHOTOMETRICS = {32803, 34892}
-_SENSOR_COMPRESSIONS = {32767, 32769, 34713, 65000, 65535}
+_SENSOR_COMPRESSIONS = {32767, 32769, 32770, 34713, 65000, 65535}
+_IS_BELOW = -1
+"""Not a tag: the mark of a directory below another one."""
 _MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_VALUES = 16, 1024, 16
 _VALUE_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
@@ -188,19 +204,24 @@ Directory = dict[int, tuple[int, ...]]
 """Values by tag, of the tags in `_WANTED` alone."""
 
 
-def odd_tiff(stream: IO[bytes]) -> tuple[str, str] | None:
+def odd_tiff(stream: IO[bytes], name: str) -> tuple[str, str] | None:
     """What is wrong with taking the first picture of a TIFF for the picture, and the remedy; None if nothing is."""
+    if suffix_of(name) in _RAW_SUFFIXES.split():
+        return f"it is {CAMERA_RAW}, which is not read", REMEDIES[CAMERA_RAW]
     first, *others = read_directories(stream) or [{}]
     if _DNG_VERSION in first or any(_is_of_sensor(one) for one in (first, *others)):
         return f"it is {CAMERA_RAW}, which is not read", REMEDIES[CAMERA_RAW]
-    largest = max((_area(one) for one in others), default=0)
-    if _value(first, _SUBFILE_TYPE) & 1 and largest > _area(first):
+    # A page behind the first one may be larger, but not a picture below it: that would be the first one's own.
+    hidden = [one for one in others if _IS_BELOW in one or _value(first, _SUBFILE_TYPE) & 1]
+    if max(map(_area, hidden), default=0) > _area(first):
         return "its first picture is a thumbnail of a larger one behind it", "save it as a plain TIFF or as PNG"
     bits, kind = first.get(_BITS, (1,)), _value(first, _SAMPLE_FORMAT)
     if kind == 3:
         return "it holds floating-point values of unknown range", "save it with 8 or 16 bits"
     if max(bits) > 16:
         return f"it holds {max(bits)}-bit values of unknown range", "save it with 8 or 16 bits"
+    if _value(first, _PLANES) == _SEPARATE and len(bits) > 1 and max(bits) > 8:
+        return f"it holds {max(bits)}-bit colours in separate planes", "save it with interleaved colours or as PNG"
     if kind == 2:
         return "it holds signed values of unknown range", "save it with 8 or 16 bits, without a sign"
     return None
@@ -223,13 +244,17 @@ def read_directories(stream: IO[bytes]) -> list[Directory]:
     pending = [_unpack(order + "Q", head[8:16]) if is_big else _unpack(order + "I", head[4:8])]
     found: list[Directory] = []
     seen: set[int] = set()
+    below: set[int] = set()
     while pending and len(found) < _MOST_DIRECTORIES:
         offset = pending.pop(0)
         if not 0 < offset < 2**62 or offset in seen:
             continue
         seen.add(offset)
         directory, following = _read_directory(stream, offset, order, is_big)
+        if offset in below:
+            directory[_IS_BELOW] = (1,)
         found.append(directory)
+        below |= {*directory.get(_SUB_DIRECTORIES, ())}
         pending += [*directory.get(_SUB_DIRECTORIES, ()), following]
     return found
 

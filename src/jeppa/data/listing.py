@@ -1,9 +1,9 @@
 """List the possible images of a folder, a zip archive or the built-in set; each is read only when it is needed.
 
-A folder is walked recursively, without leaving it. Members of an archive are read into memory and never extracted. A
-member is reported as skipped, and not read, if its name is absolute or contains `..`, if it is a link or encrypted, if
-it is larger than `MAX_FILE_BYTES`, or if it is larger than `FREE_BYTES` and expands more than `MAX_RATIO` times (the
-most that deflate can do is 1032 times; photographs hardly reach 2).
+A folder is walked recursively; links in it are followed, but only to files. Members of an archive are read into memory
+and never extracted. A member is reported as skipped, and not read, if its name is absolute or contains `..`, if it is a
+link or encrypted, if it is larger than `MAX_FILE_BYTES`, or if it is larger than `FREE_BYTES` and expands more than
+`MAX_RATIO` times (the most that deflate can do is 1032 times; photographs hardly reach 2).
 
 `builtin:photos` are photographs that the packages scikit-image and scikit-learn contain, so the demo and the comparison
 run without a download. They are split by scene, and the split is fixed here: no held-out picture has the motif of a
@@ -16,7 +16,7 @@ import stat
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -29,6 +29,7 @@ from jeppa.data.kinds import HEAD_BYTES, IMAGE_SUFFIXES, looks_like_image, suffi
 from jeppa.errors import ConfigError, DataError
 
 Notes = tuple[str, ...]
+SHOWN_KINDS = 5
 
 
 @dataclass(frozen=True)
@@ -128,16 +129,42 @@ def is_hidden(name: str) -> bool:
 def list_folder(root: Path) -> Listing:
     """List the files under `root` that claim to be images, sorted by relative POSIX name (code points).
 
-    Hidden files and everything that is not a regular file (pipes, devices) are ignored. A link to a file
-    counts if its target lies inside the folder; links to folders are not followed, so the walk terminates.
+    Hidden files and everything that is not a regular file (pipes, devices) are ignored. A link counts as the regular
+    file that it ends in, wherever that lies; links to folders are not followed, so the walk terminates.
 
     Raises:
         DataError: if the folder itself cannot be listed.
     """
     skipped: list[Skipped] = []
-    files = (ref for ref in _walk(root.resolve(), skipped) if is_candidate(ref))
-    refs = tuple(sorted(_compose(files), key=lambda ref: ref.name))
-    return Listing(refs, tuple(sorted(skipped, key=lambda one: one.name)))
+    links: list[str] = []
+    candidates, ignored = _choose_images(_walk(root.resolve(), skipped, links))
+    refs = tuple(sorted(_compose(candidates), key=lambda ref: ref.name))
+    return Listing(refs, tuple(sorted(skipped, key=lambda one: one.name)), (*_note_links(links, refs), *ignored))
+
+
+def _choose_images(refs: Iterable[ImageRef]) -> tuple[list[ImageRef], Notes]:
+    """Those that claim to be images, and a note that counts the others, so that none is left out without a word."""
+    chosen: list[ImageRef] = []
+    others: Counter[str] = Counter()
+    for ref in refs:
+        if is_candidate(ref):
+            chosen.append(ref)
+        else:
+            others[suffix_of(ref.name) or "no ending"] += 1
+    if not others:
+        return chosen, ()
+    kinds = ", ".join(f"{count} {suffix!r}" for suffix, count in others.most_common(SHOWN_KINDS))
+    rest = ", ..." if len(others) > SHOWN_KINDS else ""
+    return chosen, (f"{sum(others.values())} files are not taken for images: {kinds}{rest}",)
+
+
+def _note_links(links: Collection[str], refs: Iterable[ImageRef]) -> Notes:
+    """A line that counts the images that are links."""
+    known = set(links)
+    followed = [ref.name for ref in refs if ref.name in known]
+    if not followed:
+        return ()
+    return (f"{len(followed)} images are links, which are followed to their files; the first is {followed[0]!r}",)
 
 
 def file_ref(path: str | Path, name: str, status: os.stat_result, label: str | None = None) -> ImageRef:
@@ -155,7 +182,7 @@ def _compose(refs: Iterable[ImageRef]) -> Iterator[ImageRef]:
         yield replace(ref, name=name) if name != ref.name and counts[name] == 1 else ref
 
 
-def _walk(root: Path, skipped: list[Skipped]) -> Iterator[ImageRef]:
+def _walk(root: Path, skipped: list[Skipped], links: list[str]) -> Iterator[ImageRef]:
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -172,24 +199,22 @@ def _walk(root: Path, skipped: list[Skipped]) -> Iterator[ImageRef]:
                 continue
             name = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_symlink():
-                refusal = _refuse_file(entry.path, root)
+                refusal = _refuse_link(entry.path)
                 if refusal is not None:
                     skipped.append(Skipped(name, refusal))
                     continue
+                links.append(name)
             if entry.is_dir(follow_symlinks=False):
                 pending.append(name)
             elif entry.is_file():
                 yield file_ref(entry.path, name, entry.stat())
 
 
-def _refuse_file(link: str, root: Path) -> str | None:
+def _refuse_link(link: str) -> str | None:
     """Why a symbolic link is not used, or None if it is."""
-    target = Path(os.path.realpath(link))
-    if not target.is_relative_to(root):
-        return "the link leaves the folder; copy the file instead"
-    if target.is_dir():
-        return "links to folders are not followed"
-    return None if os.path.isfile(target) else "the link leads nowhere"
+    if os.path.isdir(link):
+        return "links to folders are not followed; pass the folder itself, or link its files"
+    return None if os.path.isfile(link) else "the link ends in no regular file"
 
 
 def _open_file(path: str) -> IO[bytes]:
@@ -229,8 +254,9 @@ def list_zip(path: Path, names_encoding: str | None = None) -> Listing:
     refused = {name: _refuse_member(name, member) for name, member in files.items()}
     refs = [_member_ref(path, status, name, member) for name, member in files.items() if refused[name] is None]
     skipped = tuple(Skipped(files[name].filename, reason) for name, reason in refused.items() if reason is not None)
-    candidates = _drop_enclosing_folder(ref for ref in refs if is_candidate(ref))
-    return Listing(tuple(sorted(_compose(candidates), key=lambda ref: ref.name)), skipped, notes)
+    chosen, ignored = _choose_images(refs)
+    candidates = _drop_enclosing_folder(chosen)
+    return Listing(tuple(sorted(_compose(candidates), key=lambda ref: ref.name)), skipped, (*notes, *ignored))
 
 
 _UTF_8_NAME = 0x800

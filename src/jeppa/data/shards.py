@@ -133,18 +133,18 @@ def _list_tar(shard: str) -> Iterator[ImageRef]:
         stream.seek(tar.offset)  # tarfile takes a header that is cut off for the end
         if not members or stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("it has no end" if members else "it is empty")
-        classes = {_key(one.name): _read_class(stream, one) for one in members if suffix_of(one.name) == ".cls"}
+        classes = {_shard_key(one.name): _read_class(stream, one) for one in members if suffix_of(one.name) == ".cls"}
     for member in members:
         if suffix_of(member.name) not in IMAGE_SUFFIXES or not 0 < member.size <= MAX_FILE_BYTES:
             continue
-        label = classes.get(_key(member.name))
+        label = classes.get(_shard_key(member.name))
         name = member.name if label is None else f"{label}/{member.name.rpartition('/')[2]}"
         stamp = None if "://" in shard else _stamp(shard, member.offset_data, member.size)
         opener = partial(_open_slice, shard, member.offset_data, member.size)
         yield ImageRef(name, None, member.size, opener, stamp, checked="://" in shard)
 
 
-def _key(name: str) -> str:
+def _shard_key(name: str) -> str:
     """What the members of a sample have in common: all up to the first dot of the file's name."""
     folder, _, file = name.rpartition("/")
     return f"{folder}/{file.partition('.')[0]}"

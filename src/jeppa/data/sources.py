@@ -29,13 +29,20 @@ Role = Literal["train", "heldout"]
 
 HELDOUT_FRACTION = 0.05
 FOLDER_ROLES: dict[str, Role] = {
-    "train": "train", "training": "train", "trainval": "train", "trn": "train",
-    "val": "heldout", "vali": "heldout", "valid": "heldout", "validate": "heldout", "validation": "heldout",
+    "train": "train", "training": "train", "trainval": "train", "trn": "train", "imagestr": "train",
+    "val": "heldout", "vals": "heldout", "vali": "heldout", "vld": "heldout", "valid": "heldout",
+    "validate": "heldout", "validation": "heldout", "minival": "heldout", "crossval": "heldout",
     "dev": "heldout", "devel": "heldout", "development": "heldout", "eval": "heldout", "evaluation": "heldout",
-    "test": "heldout", "testing": "heldout", "tst": "heldout", "heldout": "heldout", "holdout": "heldout",
+    "test": "heldout", "tests": "heldout", "testing": "heldout", "testdev": "heldout", "tst": "heldout",
+    "imagests": "heldout", "heldout": "heldout", "holdout": "heldout", "unseen": "heldout",
+    "обучение": "train", "обучающая": "train", "тест": "heldout", "тестовая": "heldout", "валидация": "heldout",
+    "проверка": "heldout", "контроль": "heldout", "отложенные": "heldout",
 }  # fmt: skip
 """What a folder of this name holds, whatever its case and with or without `_FILLERS` and digits around it."""
-_FILLERS = frozenset({"set", "sets", "data", "dataset", "image", "images", "img", "imgs", "photos", "pictures"})
+_FILLERS = frozenset({
+    "set", "sets", "data", "dataset", "image", "images", "img", "imgs", "photos", "pictures", "split",
+})  # fmt: skip
+_WORD = re.compile(r"[A-ZА-ЯЁ]?[^\W\d_A-ZА-ЯЁ]+|[A-ZА-ЯЁ]+(?![^\W\d_A-ZА-ЯЁ])")
 FULL_CHECK_BYTES = 256 * 2**20
 FULL_CHECK_FILES = 5_000
 SAMPLE_BYTES = 64 * 2**10
@@ -141,10 +148,49 @@ def open_data(config: DataConfig, split: Split) -> ImageSource:
     return replace(source, notes=(*source.notes, note))
 
 
+@dataclass(frozen=True)
+class _SplitName:
+    """What the name of a folder says that it holds, and its other words: `a` of `trainA`, `div`, `k`, `hr` of DIV2K."""
+
+    role: Role
+    others: tuple[str, ...]
+
+
 def folder_role(folder: str) -> Role | None:
-    """What the name of a folder says that it holds, as `Train`, `VALID`, `held-out`, `val2017` and `test_set` do."""
-    words = [word for word in re.split(r"[\W\d_]+", folder.casefold()) if word and word not in _FILLERS]
-    return FOLDER_ROLES.get("".join(words).removesuffix("set"))
+    """What a name says by itself, as `Train`, `VALID`, `held-out`, `val2017`, `TestData` and `test_set` do."""
+    found = _read_split_name(folder)
+    return found.role if found is not None and not found.others else None
+
+
+def _read_split_name(folder: str) -> _SplitName | None:
+    words = [word.casefold() for word in _WORD.findall(folder)]
+    whole = FOLDER_ROLES.get("".join(words).removesuffix("set"))
+    if whole is not None:
+        return _SplitName(whole, ())
+    words = [word for word in words if word not in _FILLERS]
+    roles = {word: role for word in words if (role := FOLDER_ROLES.get(word.removesuffix("set"))) is not None}
+    if "".join(words) in FOLDER_ROLES:
+        return _SplitName(FOLDER_ROLES["".join(words)], ())
+    if len(set(roles.values())) != 1:
+        return None
+    return _SplitName(next(iter(roles.values())), tuple(word for word in words if word not in roles))
+
+
+def _find_roles(folders: Iterable[str]) -> dict[str, Role]:
+    """The folders that are splits: of both roles side by side, and either with the same other words or with none.
+
+    `train_hr` stands beside `valid_hr` or `val`, but a label `test tube` not beside a label `bullet train`.
+    """
+    names = {folder: name for folder in folders if (name := _read_split_name(folder)) is not None}
+    return {
+        folder: name.role
+        for folder, name in names.items()
+        if any(other.role != name.role and _are_pair(name, other) for other in names.values())
+    }
+
+
+def _are_pair(name: _SplitName, other: _SplitName) -> bool:
+    return name.others == other.others or not name.others or not other.others
 
 
 def _is_builtin(spec: str | Path) -> bool:
@@ -190,7 +236,8 @@ def _choose_candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Spli
     if depth is None:
         return _without_split(spec, folders, split)
     enclosing = _count_enclosing(folders.values())
-    roles = {ref: folder_role(parts[depth]) if len(parts) > depth else None for ref, parts in folders.items()}
+    known = _find_roles({parts[depth] for parts in folders.values() if len(parts) > depth})
+    roles = {ref: known.get(parts[depth]) if len(parts) > depth else None for ref, parts in folders.items()}
     # `cat/train/a.png` has its label above, `train/cat/a.png` below.
     labels = {ref: _first((*parts[enclosing:depth], *parts[depth + 1 :])) for ref, parts in folders.items()}
     labels |= {ref: _first(parts) for ref, parts in folders.items() if roles[ref] is None}
@@ -214,8 +261,7 @@ def _find_split_depth(folders: set[Folders]) -> int | None:
     """Where folders for training and held-out ones stand side by side: first in what encloses all, or one below."""
     enclosing = _count_enclosing(folders)
     for depth in (enclosing, enclosing + 1):
-        roles = {folder_role(parts[depth]) for parts in folders if len(parts) > depth}
-        if {"train", "heldout"} <= roles:
+        if _find_roles({parts[depth] for parts in folders if len(parts) > depth}):
             return depth
     return None
 
@@ -339,11 +385,10 @@ def _refuse_unreadable(spec: str | Path, count: int, unreadable: tuple[Skipped, 
 
 
 def _explain_empty_split(spec: str | Path, count: int, split: Split) -> DataError:
+    found = f"{str(spec)!r}: it has {count} image{'s' if count > 1 else ''}"
     if split == "heldout":
-        problem, remedy = "none is left to hold out", "add images, or train on all of them with --heldout none"
-    else:
-        problem, remedy = f"the {split} split is empty", "add images"
-    return DataError(f"{str(spec)!r}: of {count} images {problem}; {remedy}")
+        return DataError(f"{found}, so none can be held out; add images, or train on all with --heldout none")
+    return DataError(f"{found}, none of them in the {split} split; add images")
 
 
 def _explain_no_images(spec: str | Path, skipped: tuple[Skipped, ...]) -> DataError:
