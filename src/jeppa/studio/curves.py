@@ -8,10 +8,12 @@ COLOURS = {"red": "#c0392b", "green": "#2e8b57", "blue": "#2f6fb4"}
 OTHERS = ("#8c2981", "#c46a1b", "#3f7f86", "#6d6d2a")
 
 
-def line_chart(title: str, x_label: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]]) -> str:
+def line_chart(
+    title: str, x_label: str, xs: Sequence[float], lines: Mapping[str, Sequence[float]], as_table: str
+) -> str:
     """HTML of a chart: `lines` by label over `xs`, of one length each.
 
-    A label that ends in "|red", "|green" or "|blue" asks for that colour.
+    `as_table` names the table that goes with it. A label that ends in "|red", "|green" or "|blue" asks for that colour.
     """
     values = [value for line in lines.values() for value in line]
     low, high = min([0.0, *values]), max([0.0, *values])
@@ -44,7 +46,7 @@ def line_chart(title: str, x_label: str, xs: Sequence[float], lines: Mapping[str
     )
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}">{"".join(parts)}</svg><details><summary>{escape(title)}: 1, 2, 3 …</summary>'
+        f'aria-label="{escape(title)}">{"".join(parts)}</svg><details><summary>{escape(as_table)}</summary>'
         f'<table class="jp-table"><tr>{heads}</tr>{rows}</table></details></figure>'
     )
 

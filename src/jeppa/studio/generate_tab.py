@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MOST = 16
 STEPS = 25
+GUIDANCE = 2
 MOST_STEPS = 1000
 LAST_SEED = 2**32 - 1 - 10 * MOST
 SHARES = {"fit": 0.15, "all": None, "none": 0.0}
@@ -60,7 +61,9 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
                 go = gr.Button(t("generate.go"), variant="primary", min_width=120, elem_id="generate-go")
                 stop = gr.Button(t("generate.stop"), variant="stop", min_width=90, elem_id="generate-stop")
             steps = Slider(1, 100, value=STEPS, step=1, label=t("generate.steps"))
-            guidance = Slider(0, 8, value=1, step=0.1, label=t("generate.guidance"), info=t("generate.guidance_info"))
+            guidance = Slider(
+                0, 8, value=GUIDANCE, step=0.1, label=t("generate.guidance"), info=t("generate.guidance_info")
+            )
             keep = Slider(0.1, 1, value=1, step=0.05, label=t("generate.keep"), info=t("generate.keep_info"))
             with gr.Accordion(t("page.advanced"), open=False):
                 eta = Slider(0, 1, value=0, step=0.05, label=t("generate.eta"), info=t("generate.eta_info"))
@@ -90,8 +93,11 @@ def build_generate(page: Page, blocks: gr.Blocks) -> None:
         value = now if now in known else ""
         return {label: Dropdown([(t("generate.any"), ""), *((one, one) for one in known)], value=value)}
 
+    def first_label(name: str) -> Updates:
+        return labels(name, next(iter(page.models.open(name).labels), ""))
+
     model.change(telling(page, status, labels), [model, label], [label, status], api_name=False, **hidden)
-    blocks.load(telling(page, status, labels), [model, label], [label, status], api_name=False, **hidden)
+    blocks.load(telling(page, status, first_label), model, [label, status], api_name=False, **hidden)
     go.click(telling(page, status, actions.generate), [*controls, watch], outputs, api_name="generate",
              concurrency_id="model", **hidden)  # fmt: skip
     surprise.click(fn=None, js="() => Math.floor(Math.random() * 4294967295)", outputs=seed).then(
@@ -179,11 +185,12 @@ class _GenerateActions:
         keep: Any, texture: Any,
     ) -> tuple[SamplerSettings, int, int, float, float]:  # fmt: skip
         page, t = self._page, self._t
+        strength = real(page, guidance, t("generate.guidance"), 0.0, 20.0)
         values = {
             "label": str(label) if label else None,
             "steps": whole(page, steps, t("generate.steps"), 1, MOST_STEPS),
             "eta": real(page, eta, t("generate.eta"), 0.0, 1.0),
-            "guidance": real(page, guidance, t("generate.guidance"), 0.0, 20.0),
+            "guidance": strength if label else 1.0,
             "variance": variance,
             "temperature": real(page, temperature, t("generate.temperature"), 0.0, 10.0) if variance != "none" else 1.0,
         }

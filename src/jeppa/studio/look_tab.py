@@ -164,8 +164,8 @@ class _LookActions:
             numbers = [float(one.number) for one in made]
             colours = {f"{t(f'viewer.{colour}')}|{colour}": [one.drift[at] for one in made]
                        for at, colour in enumerate(("red", "green", "blue"))}  # fmt: skip
-            chart = line_chart(t("look.drift"), t("look.trips_axis"), numbers, colours) + line_chart(
-                t("look.delta_e"), t("look.trips_axis"), numbers, {"ΔE": [one.delta_e for one in made]}
+            chart = line_chart(t("look.drift"), t("look.trips_axis"), numbers, colours, t("page.table")) + line_chart(
+                t("look.delta_e"), t("look.trips_axis"), numbers, {"ΔE": [one.delta_e for one in made]}, t("page.table")
             )
             text = t("look.tripped", number=trip.number, count=wanted, delta_e=f"{trip.delta_e:.2f}")
             yield {parts.viewer: value, parts.curve: chart, parts.status: told(text)}

@@ -140,5 +140,6 @@ def _curves(page: Page, log: list[dict[str, Any]]) -> str:
     for key, name in CURVES:
         steps, values = series(log, key)
         if steps:
-            charts.append(line_chart(page.texts(f"train.curve_{key}"), page.texts("train.step"), steps, {name: values}))
+            title, table = page.texts(f"train.curve_{key}"), page.texts("page.table")
+            charts.append(line_chart(title, page.texts("train.step"), steps, {name: values}, table))
     return "".join(charts)
