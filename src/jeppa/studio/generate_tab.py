@@ -36,7 +36,7 @@ STEPS = 25
 GUIDANCE = 2
 MOST_STEPS = 1000
 LAST_SEED = 2**32 - 1 - 10 * MOST
-SHARES = {"fit": 0.15, "all": None, "none": 0.0}
+SHARES = {"fit": 0.1, "all": None, "none": 0.0}
 AXES = ("steps", "eta", "temperature", "guidance")
 KEYS = ("model", "label", "seed", "steps", "eta", "guidance", "variance", "temperature", "number", "keep", "texture")
 """The settings that a PNG carries and the page restores, in the order of the controls."""
@@ -150,7 +150,7 @@ class _GenerateActions:
         page.stops[session] = event
         moment: Moment | None = None
         try:
-            for moment in draw_live(model, seeds, settings, SHARES.get(str(watch), 0.15), event.is_set, texture):
+            for moment in draw_live(model, seeds, settings, SHARES.get(str(watch), SHARES["fit"]), event.is_set, texture):
                 if moment.estimates:
                     yield {self._live: self._forming(moment), self._status: told(self._progress(moment))}
         finally:
