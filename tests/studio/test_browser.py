@@ -265,6 +265,17 @@ def test_a_place_in_line_and_a_way_out_of_it(browser: Any, address: str):
         page.close()
 
 
+def test_the_example_client_of_the_documentation_makes_its_picture(address: str, tmp_path: Path):
+    """Red when a name, an argument or an answer of the API changes and the page of the documentation does not."""
+    page = (ROOT / "docs" / "studio.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    made = subprocess.run(
+        [sys.executable, "-c", code, address], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert made.stdout.startswith("Done. Pictures: 1. seed 3")
+    assert (tmp_path / "emoji.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(("language", "said"), [("en", "is not a picture"), ("ru", "не картинка")])
 def test_what_is_no_picture_is_told_in_the_language_of_the_page(browser: Any, address: str, language: str, said: str):
     page = opened(browser, address, language)

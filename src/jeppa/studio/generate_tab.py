@@ -150,7 +150,9 @@ class _GenerateActions:
         page.stops[session] = event
         moment: Moment | None = None
         try:
-            for moment in draw_live(model, seeds, settings, SHARES.get(str(watch), SHARES["fit"]), event.is_set, texture):
+            for moment in draw_live(
+                model, seeds, settings, SHARES.get(str(watch), SHARES["fit"]), event.is_set, texture
+            ):
                 if moment.estimates:
                     yield {self._live: self._forming(moment), self._status: told(self._progress(moment))}
         finally:
