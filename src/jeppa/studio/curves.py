@@ -16,7 +16,12 @@ def line_chart(
     `as_table` names the table that goes with it. A label that ends in "|red", "|green" or "|blue" asks for that colour.
     """
     values = [value for line in lines.values() for value in line]
-    low, high = min([0.0, *values]), max([0.0, *values])
+    low, high = min(values), max(values)
+    if low - (high - low) <= 0.0 <= high + (high - low):
+        low, high = (
+            min(0.0, low),
+            max(0.0, high),
+        )  # where 0 is near; far off it would flatten the line
     high = high if high > low else low + 1.0
     first, last = min(xs), max(xs)
     across = (WIDTH - LEFT - RIGHT) / max(last - first, 1e-9)

@@ -228,9 +228,17 @@
     const draw = () => {
       const value = props.value;
       if (!value || !value.pictures || !value.pictures.length) { box.replaceChildren(); return; }
-      const cells = value.pictures.map((one) => make("figure", {},
-        make("img", { src: shelf(one.estimate), alt: say("live.estimate", { seed: one.seed }) }),
-        one.sigma ? make("img", { src: shelf(one.sigma), alt: say("live.sigma", { seed: one.seed }) }) : null));
+      const drawn = value.pictures.map((one) => [
+        { src: shelf(one.estimate), alt: say("live.estimate", { seed: one.seed }) },
+        ...(one.sigma ? [{ src: shelf(one.sigma), alt: say("live.sigma", { seed: one.seed }) }] : [])]);
+      const there = [...box.querySelectorAll(".jp-live img")];
+      if (there.length === drawn.flat().length) {
+        // A picture stays until the next one can be shown in its place, so that nothing flickers.
+        drawn.flat().forEach((image, at) => make("img", image).decode().then(() => Object.assign(there[at], image), () => {}));
+        box.querySelector("progress").value = value.step;
+        return;
+      }
+      const cells = drawn.map((images) => make("figure", {}, ...images.map((image) => make("img", image))));
       box.replaceChildren(make("progress", { max: value.total, value: value.step, "aria-label": say("live.progress") }),
         make("div", { class: "jp-live", "data-count": cells.length > 1 ? "many" : "one" }, ...cells), value.pictures[0].sigma ? legend(value.scale) : "");
     };
