@@ -177,4 +177,4 @@ def render(record: Json) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

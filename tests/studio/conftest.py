@@ -1,27 +1,15 @@
 """The studio's application on a tiny model, without a browser."""
 
 import importlib.util
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from studio_origin import ORIGIN, PORT
 
 if importlib.util.find_spec("gradio") is None:
     collect_ignore_glob = ["test_*.py"]
-
-PORT = 7999
-ORIGIN = f"http://127.0.0.1:{PORT}"
-
-
-def png(height: int = 24, width: int = 40, seed: int = 0) -> bytes:
-    """A PNG of noise."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")

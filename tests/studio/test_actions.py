@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import png
 from PIL import Image
+from studio_origin import png
 
 from jeppa.config import SamplerSettings
 from jeppa.data import read_settings

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import png
+from studio_origin import png
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 CHROMIUM = shutil.which("chromium") or ""

@@ -4,7 +4,7 @@ import json
 import zlib
 
 import pytest
-from conftest import ORIGIN, png
+from studio_origin import ORIGIN, png
 
 from jeppa.studio.guard import BODY_BYTES, UPLOAD_BYTES, names_a_file
 
