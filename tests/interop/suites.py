@@ -2,7 +2,7 @@
 
     DIFFUSERS_TESTS=PATH python -m pytest tests/interop
 
-PATH is a checkout of diffusers, its `tests`, or a folder with the files of one suite.
+PATH is a checkout of diffusers, or its `tests`.
 """
 
 import importlib
@@ -14,24 +14,33 @@ from types import ModuleType
 import pytest
 
 VARIABLE = "DIFFUSERS_TESTS"
+PACKAGE = "tests_of_diffusers"
+
+
+def checkout() -> Path | None:
+    """The folder that holds `tests`, from the environment; None where that says nothing."""
+    given = os.environ.get(VARIABLE)
+    if not given:
+        return None
+    base = Path(given).resolve()
+    return base.parent if base.name == "tests" else base
 
 
 def suite(folder: str, name: str) -> ModuleType:
     """The module `tests/FOLDER/NAME.py` of diffusers.
 
-    Skips the tests of the calling module where there is no path, or no such file below it.
+    Skips the tests of the calling module where there is no path, no such file below it, or a package is missing that
+    the suite imports.
     """
-    given = os.environ.get(VARIABLE)
-    if not given:
+    root = checkout()
+    if root is None:
         pytest.skip(f"{VARIABLE} is not set: give it the path of a checkout of diffusers", allow_module_level=True)
-    base = Path(given).resolve()
-    places = [base / "tests" / folder, base / folder, base]
-    found = next((place for place in places if (place / f"{name}.py").is_file()), None)
-    if found is None:
-        pytest.skip(f"{VARIABLE} is {given}, which has no {folder}/{name}.py: give it another", allow_module_level=True)
-    # Imported as a part of its packages, as the suites import from their neighbours.
-    sys.path.insert(0, str(found.parent.parent))
+    if not (root / "tests" / folder / f"{name}.py").is_file():
+        pytest.skip(f"{VARIABLE} is {root}, which has no tests/{folder}/{name}.py", allow_module_level=True)
+    # Imported as parts of a package, as they import from their neighbours; its name must not be that of our own tests.
+    package = sys.modules.setdefault(PACKAGE, ModuleType(PACKAGE))
+    package.__path__ = [str(root / "tests")]
     try:
-        return importlib.import_module(f"{found.parent.name}.{found.name}.{name}")
-    finally:
-        sys.path.pop(0)
+        return importlib.import_module(".".join([PACKAGE, *Path(folder).parts, name]))
+    except ModuleNotFoundError as error:
+        pytest.skip(f"the suite needs the package {error.name}", allow_module_level=True)

@@ -9,6 +9,8 @@ import torch
 import yaml
 from diffusers import AutoencoderKL, DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from foreign_vaes import KINDS, entries_of, latent_of, make_vae, save_vae
+from foreign_vaes import picture as foreign_picture
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -93,6 +95,34 @@ def test_an_ldm_file_has_the_names_that_diffusers_converts_back(plain: Model, tm
     assert json.loads(metadata["latents_mean"]) == list(STATS.shift)
     assert front_matter(tmp_path / "vae.md")["library_name"] == "diffusers"
     assert {path.name for path in tmp_path.iterdir()} == {"vae.safetensors", "vae.sigma.safetensors", "vae.md"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_vae_of_others_comes_back_as_it_was(kind: str, tmp_path: Path):
+    """As a folder and, of an AutoencoderKL, as an LDM file, opened by stock diffusers and by jeppa.
+
+    Red when a weight, the latents or an entry of config.json changes on the way.
+    """
+    given, x = make_vae(kind), foreign_picture()
+    model = load_model(save_vae(kind, tmp_path / "given"))
+    exported(model, "diffusers", tmp_path / "folder")
+    stock = type(given).from_pretrained(tmp_path / "folder", local_files_only=True).eval()
+    assert {key: value for key, value in entries_of(stock).items() if key in entries_of(given)} == entries_of(given)
+    opened = [tmp_path / "folder"]
+    if isinstance(given, AutoencoderKL):
+        exported(model, "ldm", tmp_path / "file.safetensors")
+        # Names and shapes do not show the groups of the norms, so the configuration goes with the file.
+        (tmp_path / "config.json").write_bytes((tmp_path / "folder" / "config.json").read_bytes())
+        opened.append(tmp_path / "file.safetensors")
+    with torch.no_grad():
+        z = latent_of(given, x)
+        expected = given.decode(z).sample
+        assert torch.equal(stock.decode(latent_of(stock, x)).sample, expected)
+        for path in opened:
+            again = load_model(path).codec.vae
+            assert torch.equal(again.encode(x).mean, z)
+            assert torch.equal(again.decode(z).mean, expected)
+            assert again.config.scaling_factor == given.config.scaling_factor
 
 
 def generated(model: Model, **settings) -> list:

@@ -88,6 +88,18 @@ class PyramidAutoencoder(ModelMixin, ConfigMixin):
         sample = self.features_and_mean(z)[1].to(z.dtype)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
+    def forward(
+        self,
+        sample: Tensor,
+        sample_posterior: bool = False,
+        return_dict: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Encode and decode, as AutoencoderKL does; the mean of the latent is taken, or a draw from its posterior."""
+        posterior = self.encode(sample).latent_dist
+        z = posterior.sample(generator=generator) if sample_posterior else posterior.mode()
+        return self.decode(z, return_dict=return_dict)
+
     @torch.no_grad()
     def start_linear(self, images: Tensor) -> None:
         """Make the linear path the best linear VAE of `images` `[B,3,H,W]`; the nets still add nothing.
