@@ -3,7 +3,19 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from jeppa.cli.core import Change, Flat, Values, console, flags_of, like_init, merge, nest_flags, say, say_skipped
+from jeppa.cli.core import (
+    Change,
+    Flat,
+    MaybeWhole,
+    Values,
+    console,
+    flags_of,
+    like_init,
+    merge,
+    nest_flags,
+    say,
+    say_skipped,
+)
 from jeppa.config import VAERun, parse
 from jeppa.files import check_out_folder, read_yaml
 
@@ -30,6 +42,7 @@ def adapt(
     *,
     vae: Path,
     out: Path,
+    calibrate_at: MaybeWhole = None,
     resume: bool = False,
     allow_change: list[Change] | None = None,
     flags: Annotated[AdaptFlags | None, Flat] = None,
@@ -42,6 +55,8 @@ def adapt(
         vae: AutoencoderKL or AutoencoderTiny of diffusers, pipeline folder, .safetensors file with diffusers' or LDM's
             names, exported folder, run folder or shipped name.
         out: run folder to write.
+        calibrate_at: side of the centred square of each picture that sigma is calibrated on; whole pictures unless
+            given.
         resume: go on from the newest intact checkpoint in OUT, with its settings.
         allow_change: go on although the settings (never those of the model) or the data are not those of the run.
     """
@@ -60,7 +75,7 @@ def adapt(
     follow("sigma head", train(objective, out, resume, allow_change or ()), console)
     codec = load_model(out).codec
     heldout = _choose_heldout(settings)
-    factor = calibrate(codec.vae, [(heldout, None)])
+    factor = calibrate(codec.vae, [(heldout, calibrate_at)])
     replace_sigma_head(out, codec)
     say(f"sigma: times {factor:.2f} in the middle, a curve fitted on {len(heldout)} held-out images")
     say(f"run folder: {out}")
