@@ -35,9 +35,9 @@ from results.record import (
     study_parser,
 )
 
-STEPS = 300
+STEPS = 200
 RESOLUTION = 256
-PICTURES = 48
+PICTURES = 24
 """Most pictures to measure on."""
 CALIBRATION = 32
 """Most pictures to fit the one sigma on."""

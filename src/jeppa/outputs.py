@@ -100,7 +100,8 @@ def reconstruct_files(
 ) -> Iterator[str]:
     """Write reconstruction and sigma map of one image file, or of all in a folder or zip; yields a line for each.
 
-    An image of several that cannot be read, or whose files cannot be written, gets a line that says so.
+    A VAE without a sigma head gives no sigma map, and a line that says how it gets one. An image of several that cannot
+    be read, or whose files cannot be written, gets a line that says so.
 
     Args:
         model: with a VAE.
@@ -112,12 +113,16 @@ def reconstruct_files(
         names_encoding: code page of the names in a zip that does not say it.
 
     Raises:
-        ConfigError: the temperature or the texture is negative or not finite, or the VAE has no texture head.
+        ConfigError: the temperature or the texture is negative or not finite, or the VAE has no sigma or texture head.
         DataError: there is no image, or none could be made.
     """
     if not 0.0 <= temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
     model.check_texture(texture)
+    if model.lacks_sigma is not None:
+        if temperature > 0.0:
+            raise ConfigError(f"temperature is {temperature}, but {model.lacks_sigma}")
+        yield model.lacks_sigma
     pictures = _open_pictures(input_path, names_encoding)
     made, problems = 0, list(pictures.problems)
     yield from (*pictures.notes, *problems)
@@ -142,6 +147,9 @@ def _reconstruct_one(
     """Write the files of one picture, whose names start with that of `target`; returns a line about it."""
     mean, levels, shown = reconstruct_pixels(model, pixels)
     write_png(mean, target.with_name(target.name + ".recon.png"), {"model": str(model.path)})
+    size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+    if model.lacks_sigma is not None:
+        return f"{name}: {size}"
     write_png(shown, target.with_name(target.name + ".sigma.png"), {"scale": describe_scale()})
     with written_atomically(target.with_name(target.name + ".sigma.npy")) as draft, draft.open("wb") as stream:
         np.save(stream, levels)
@@ -153,7 +161,6 @@ def _reconstruct_one(
         textured = model.reconstruct_with_texture(to_x(pixels)[None], texture, seed)[0]
         about = {"model": str(model.path), "texture": str(texture), "seed": str(seed)}
         write_png(textured, target.with_name(target.name + ".texture.png"), about)
-    size = f"{pixels.shape[1]}x{pixels.shape[0]}"
     return f"{name}: {size}, sigma {levels.mean():.1f} levels on average, at most {levels.max():.1f}"
 
 

@@ -147,7 +147,7 @@ def run_evaluate(
     """Measure a VAE on images it was not trained on; writes metrics.json and prints the main figures.
 
     Args:
-        model: run folder, exported folder or name of a shipped model.
+        model: run folder, exported folder, name of a shipped model, or VAE of diffusers or LDM.
         data: folder, zip file or builtin:photos.
         out: JSON file to write.
         resolution: side of the centred square to measure; whole images unless given.
@@ -161,6 +161,8 @@ def run_evaluate(
     from jeppa.pipeline import load_model
 
     loaded = load_model(model)
+    if loaded.lacks_sigma is not None:
+        say(f"{loaded.lacks_sigma}; its sigma figures below are those of a sigma of 127.5 levels")
     source = _open_for_measuring(model, data, split, max_unreadable, names_encoding)
     evaluation = evaluate(loaded.codec.vae, source, resolution, str(model))
     write_metrics(evaluation, out)

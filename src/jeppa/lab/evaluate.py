@@ -152,6 +152,8 @@ NO_VALUE = {
     "border_error_ratio": "every image is too small to have a middle, or its middle is exact",
     "sigma_error_spearman": "sigma or the error has no order: it is the same in all blocks of each image",
     "sigma_error_spearman_sobel": "the error or the gradient has no order: it is the same in all blocks of each image",
+    "rate_bpd": "the encoder gives no variance, so the latent has no rate",
+    "elbo_bpd": "the encoder gives no variance, so there is no bound",
     "ause": "every reconstruction is exact",
     "ause_sobel": "every reconstruction is exact",
 }

@@ -230,6 +230,16 @@ class Model:
         return self.codec.vae.settings.factor
 
     @property
+    def lacks_sigma(self) -> str | None:
+        """What to do where the VAE has no measured variance, so that there is no sigma; None where it has one."""
+        if self.codec.vae.arm.variance != "fixed":
+            return None
+        return (
+            f"{self.path}: a VAE without a sigma head, so there is no sigma; jeppa adapt --vae {self.path} --data DIR "
+            "--out RUN learns one and leaves its pictures as they are"
+        )
+
+    @property
     def schedule(self) -> DDIMScheduler:
         """The noise schedule that the denoiser was trained with.
 
