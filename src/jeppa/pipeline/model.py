@@ -232,7 +232,7 @@ class Model:
     @property
     def lacks_sigma(self) -> str | None:
         """What to do where the VAE has no measured variance, so that there is no sigma; None where it has one."""
-        if self.codec.vae.arm.variance != "fixed":
+        if self.codec.vae.arm.variance != "unit":
             return None
         return (
             f"{self.path}: a VAE without a sigma head, so there is no sigma; jeppa adapt --vae {self.path} --data DIR "
