@@ -25,7 +25,7 @@ from results.record import (
 
 RESULTS = Path(results.__file__).parent
 RENDERERS = {
-    "ablations": "ablations", "adapt": "adapt", "architectures": "architectures", "bands": "bands", "calibration": "calibration",
+    "ablations": "ablations", "architectures": "architectures", "bands": "bands", "calibration": "calibration",
     "claims": "claims.ledger", "collapse": "collapse", "compare": "compare", "demo": "demo", "digits": "digits",
     "kills": "kills", "oracle": "oracle.table", "runtime": "runtime", "sampler": "sampler.table", "studio": "studio",
     "tiling": "tiling",
