@@ -27,8 +27,8 @@ RESULTS = Path(results.__file__).parent
 RENDERERS = {
     "ablations": "ablations", "architectures": "architectures", "bands": "bands", "calibration": "calibration",
     "claims": "claims.ledger", "collapse": "collapse", "compare": "compare", "demo": "demo", "digits": "digits",
-    "kills": "kills", "oracle": "oracle.table", "runtime": "runtime", "sampler": "sampler.table", "studio": "studio",
-    "tiling": "tiling",
+    "kills": "kills", "oracle": "oracle.table", "runtime": "runtime", "sampler": "sampler.table",
+    "scale": "scale.table", "studio": "studio", "tiling": "tiling",
     "shipped/small": "shipped.vae_table", "shipped/emoji": "shipped.denoiser_report",
     "shipped/grocery": "shipped.denoiser_report",
 }  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import contents
+from folders import contents
 from runs import everything
 
 from jeppa.cli import run

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import contents
+from folders import contents
 
 from jeppa.cli import run
 from jeppa.config import SamplerSettings
@@ -26,7 +26,10 @@ def ray_here() -> Iterator[None]:
 
 @pytest.mark.timeout(900)
 def test_ray_writes_the_bytes_of_one_process(ray_here: None, vae_folder: Path, pictures: Path, tmp_path: Path):
-    """Red when a crop or a batch depends on the worker, or workers use more threads."""
+    """Red when a crop or a batch depends on the worker, workers use more threads, or Ray listens to other machines."""
+    import ray
+
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
     flags = ["--model", str(vae_folder), "--data", str(pictures), "--split", "all", "--resolution", "32",
              "--per-shard", "2"]  # fmt: skip
     assert run(["encode", *flags, "--out", str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]) == 0

@@ -32,6 +32,9 @@ OBJECT_STORE = 200 * 2**20
 ACTOR_CPUS, TASK_CPUS = 0.5, 0.25
 """Of Ray's count of processors: two workers and what feeds them fit on two cores."""
 REACH_SECONDS = 5.0
+STAY_HERE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""When this is 0 as Ray is imported, its servers listen on 127.0.0.1 alone, on Linux too. Otherwise Ray replaces that
+address by one that other machines reach, whatever `ray.init` is given."""
 MOST_RAY_BLOCKS = 4096
 
 
@@ -170,10 +173,10 @@ def _pairs(rows: dict[str, Any]) -> Iterator[tuple[Any, bytes]]:
 
 def _run_on_ray(job: Job, blocks: Sequence[int], workers: int) -> Iterator[int]:
     require("--engine ray", "ray", "pyarrow", "pandas")
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-
     with open_cluster(workers):
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext
+
         context = DataContext.get_current()
         context.enable_progress_bars = False
         gpus = 1.0 if ray.cluster_resources().get("GPU") else 0.0
@@ -210,14 +213,17 @@ def open_cluster(workers: int) -> Iterator[None]:
     Raises:
         ConfigError: the cluster cannot be reached.
     """
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address not in ("auto", "local"):
+        check_reachable(address)
+    if not address or address == "local":
+        os.environ[STAY_HERE] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what it logs while all goes well is not for people
     import ray
 
     if ray.is_initialized():
         yield
         return
-    address = os.environ.get("RAY_ADDRESS")
-    if address and address not in ("auto", "local"):
-        check_reachable(address)
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

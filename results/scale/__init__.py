@@ -1,0 +1,1 @@
+"""Many processes and machines: what it costs, what survives, what a simulation advises."""
