@@ -258,8 +258,10 @@ def test_nothing_is_replaced_and_nothing_is_left_half_written(plain: Model, tmp_
 
 def test_the_card_of_a_run_says_what_is_known_and_no_path_of_the_machine(vae_folder: Path, tmp_path: Path):
     model = load_model(vae_folder)
-    exported(model, "diffusers", tmp_path / "out")
+    note, _ = exported(model, "diffusers", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
+    assert "takes blocks of 8x8 pixels as 192 channels" in note
+    assert note in card
     assert front_matter(tmp_path / "out" / "README.md") == {
         "license": "unknown",
         "library_name": "diffusers",

@@ -65,6 +65,12 @@ def export_model(
     _check_format(model, format, out)
     cast = cast_model(model, DTYPES[dtype])
     notes = [] if dtype == "fp32" else [_try_half(model, cast, dtype, side)]
+    block = model.codec.vae.settings.pixel_unshuffle
+    if format == "diffusers" and block > 1 and isinstance(model.codec.vae.vae, AutoencoderKL):
+        notes.append(
+            f"in stock diffusers it takes blocks of {block}x{block} pixels as {3 * block**2} channels: give pipelines "
+            "jeppa.HeteroscedasticVAE.from_pretrained of this folder as vae="
+        )
     yield from notes
     if format == "ldm":
         yield from _export_ldm(cast, out, licence, notes)
