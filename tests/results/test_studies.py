@@ -29,6 +29,7 @@ RENDERERS = {
     "claims": "claims.ledger", "collapse": "collapse", "compare": "compare", "demo": "demo", "digits": "digits",
     "kills": "kills", "oracle": "oracle.table", "runtime": "runtime", "sampler": "sampler.table",
     "scale": "scale.table", "studio": "studio", "tiling": "tiling",
+    "stops": "stops", "threads": "threads",
     "shipped/small": "shipped.vae_table", "shipped/emoji": "shipped.denoiser_report",
     "shipped/grocery": "shipped.denoiser_report",
 }  # fmt: skip

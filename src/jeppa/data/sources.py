@@ -241,7 +241,7 @@ def _choose_candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Spli
     # `cat/train/a.png` has its label above, `train/cat/a.png` below.
     labels = {ref: _first((*parts[enclosing:depth], *parts[depth + 1 :])) for ref, parts in folders.items()}
     labels |= {ref: _first(parts) for ref, parts in folders.items() if roles[ref] is None}
-    kept = tuple(replace(ref, label=labels[ref]) for ref in refs if split in ("all", roles[ref]))
+    kept = tuple(ref.labelled(labels[ref]) for ref in refs if split in ("all", roles[ref]))
     elsewhere = [ref.name for ref in refs if roles[ref] is None]
     note = f"{len(elsewhere)} images lie in none of the folders for training and held-out images, and are not used"
     notes = (f"{note}: the first is {elsewhere[0]!r}",) if elsewhere and split != "all" else ()
@@ -281,7 +281,7 @@ def _without_split(spec: str | Path, folders: dict[ImageRef, Folders], split: Sp
         )
     inside = set(heldout) if heldout else {top for top in tops if len(tops) == 1 and folder_role(top) == "train"}
     labelled = {
-        ref: replace(ref, label=_first(parts[1:]) if _first(parts) in inside else _first(parts))
+        ref: ref.labelled(_first(parts[1:]) if _first(parts) in inside else _first(parts))
         for ref, parts in folders.items()
     }
     if not heldout or split == "all":
