@@ -25,7 +25,8 @@ from results.record import (
 
 RESULTS = Path(results.__file__).parent
 RENDERERS = {
-    "ablations": "ablations", "architectures": "architectures", "bands": "bands", "calibration": "calibration",
+    "ablations": "ablations", "adapt": "adapt", "architectures": "architectures", "bands": "bands",
+    "calibration": "calibration",
     "claims": "claims.ledger", "collapse": "collapse", "compare": "compare", "demo": "demo", "digits": "digits",
     "kills": "kills", "oracle": "oracle.table", "runtime": "runtime", "sampler": "sampler.table",
     "scale": "scale.table", "studio": "studio", "tiling": "tiling",
