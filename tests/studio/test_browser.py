@@ -248,6 +248,8 @@ def test_a_place_in_line_and_a_way_out_of_it(browser: Any, address: str):
         open_tab(page, "ru", 1)
         number(page, "#generate-go", "Шаги").fill("100")
         number(page, "#generate-go", "Сколько картинок").fill("16")
+        page.locator("button:visible", has_text="Дополнительно").click()
+        page.get_by_label("нет", exact=True).check()  # without previews there is little else to do for the page
         page.wait_for_timeout(500)
     for page in pages:
         page.click("#generate-go")
@@ -256,10 +258,8 @@ def test_a_place_in_line_and_a_way_out_of_it(browser: Any, address: str):
     second.wait_for_selector(".jp-line-bar[data-place='1'] button")
     shot(second, "line-ru")
     first.locator(".jp-line-bar button").click()
-    second.wait_for_selector("#generate-live img")
-    second.click("#generate-stop")
     second.wait_for_selector("#generate-gallery .jp-card")
-    assert "Остановлено после шага" in second.locator(".jp-status:visible").first.inner_text()
+    assert first.locator("#generate-gallery .jp-card").count() == 0
     for page in pages:
         assert page.failures == []
         page.close()
