@@ -98,6 +98,18 @@ def test_a_lost_process_ends_the_others_with_a_line_and_one_goes_on(tmp_path: Pa
     assert everything(folder).keys() == before.keys()
 
 
+def test_a_signal_to_one_process_ends_all_after_the_same_step(tmp_path: Path):
+    """Red when the process that got no signal goes on alone, or the other ends before the step is saved."""
+    config, folder = settings(draw_photos(tmp_path / "photos"), optim={"steps": 100_000}), tmp_path / "run"
+    children = start_ranks(tmp_path, 2, command(config, folder), work=run_command)
+    wait_for(lambda: newest_step(folder) >= 2)
+    children[1].signal(signal.SIGTERM)
+    assert [child.wait(60.0) for child in children] == [143, 143], [child.said() for child in children]
+    logged = (folder / "log.jsonl").read_text().splitlines()
+    assert newest_step(folder) == json.loads(logged[-1])["step"]
+    assert "everything is saved" in children[0].said()
+
+
 def test_a_bad_input_is_one_line_of_all_processes(tmp_path: Path):
     """Red when every process prints it, or those that wait for the first report a lost one."""
     config = settings(draw_photos(tmp_path / "photos"))
