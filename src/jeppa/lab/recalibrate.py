@@ -188,15 +188,25 @@ def calibrate(vae: HeteroscedasticVAE, sets: Sequence[Sized]) -> float:
         raise DataError("the source has no image to calibrate on; pass one with images")
     curve = vae.sigma_head.curve
     curve.straighten()
-    at, to = fit_rising_curve([_collect_samples(vae, *sized) for sized in sets], KNOTS)
+    at, to = fit_rising_curve([collect_samples(vae, *sized) for sized in sets], KNOTS)
     curve.bend(torch.from_numpy(at), torch.from_numpy(to))
     return float((0.5 * (curve.values - curve.knots)).exp().median())
 
 
-def _collect_samples(vae: HeteroscedasticVAE, source: ImageSource, resolution: int | None) -> list[PixelSample]:
+def collect_samples(
+    vae: HeteroscedasticVAE, source: ImageSource, resolution: int | None, most: int = CURVE_VALUES
+) -> list[PixelSample]:
+    """Errors of the reconstruction and predicted log-variances, some of each image.
+
+    Args:
+        vae: a model with a sigma head.
+        source: the images.
+        resolution: side to which the centred square of each is resized; None for whole images.
+        most: values kept of an image where there are few images.
+    """
     assert vae.sigma_head is not None
     degrees = float(vae.sigma_head.degrees) if vae.sigma_head.config.tails else None
-    values = values_per_image(len(source), CURVE_VALUES)
+    values = values_per_image(len(source), most)
     samples = []
     for index, (_, x) in enumerate(evaluation_images(source, resolution)):
         generator = torch.Generator().manual_seed(index)
