@@ -1,4 +1,4 @@
-"""Put a trained model into the package: its folders, their hashes, and an entry of the catalogue.
+"""Put a trained model into the package: its folders with float16 weights, their hashes, and an entry of the catalogue.
 
     python recipes/ship.py RUN --entry recipes/small.json --figures results/shipped/small.json
 
@@ -12,6 +12,9 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from jeppa.checkpoint import sha256
 from jeppa.pipeline import load_model
@@ -35,6 +38,7 @@ def main() -> None:
     folder = ROOT / entry["name"]
     for part in PARTS[entry["kind"]]:
         copy(given.run / part, folder / part)
+    halve_weights(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     if size > MOST_MEGABYTES:
         raise SystemExit(f"{folder}: {size:.1f} MB, but a shipped model has at most {MOST_MEGABYTES:g}")
@@ -52,6 +56,14 @@ def copy(source: Path, target: Path) -> None:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
+
+
+def halve_weights(folder: Path) -> None:
+    """Store float32 weights as float16; whatever else there is stays. `results.shipped.halved` tells what it costs."""
+    for path in folder.glob("*/*.safetensors"):
+        weights = load_file(path)
+        halved = {name: value.half() if value.dtype == torch.float32 else value for name, value in weights.items()}
+        save_file(halved, path, {"format": "pt"})
 
 
 def catalogued(entry: dict[str, Any], folder: Path, run: Path, measured: dict[str, Any]) -> dict[str, Any]:

@@ -70,12 +70,12 @@ def measure_photo(options: argparse.Namespace) -> None:
     Raises:
         JeppaError: a model or a picture cannot be used.
     """
-    models = {str(name): load_model(name) for name in (options.model, options.peer)}
+    models = {name.name: load_model(name) for name in (options.model, options.peer)}
     heldout = options.data / "photos" / "val"
     figures = {
         "threads": torch.get_num_threads(),
         "judged": measure_judged(models, heldout / JUDGED_SET, options.limit),
-        "left_out": leave_sets_out(models[str(options.model)], heldout, options.limit),
+        "left_out": leave_sets_out(models[options.model.name], heldout, options.limit),
         "stripes": {name: measure_stripes(model) for name, model in models.items()},
         "seconds": {name: time_decoding(model) for name, model in models.items()},
     }
@@ -172,7 +172,7 @@ def correlate(x: Tensor, y: Tensor) -> float:
 @torch.no_grad()
 def time_decoding(model: Model) -> float:
     """Median seconds of decoding one picture of 512 pixels with its sigma, after one that is not counted."""
-    z = torch.zeros(1, model.codec.vae.config.latent_channels, SIDE // 8, SIDE // 8)
+    z = torch.zeros(1, model.codec.vae.settings.latent_channels, SIDE // 8, SIDE // 8)
     seconds = []
     for _ in range(TIMED + 1):
         start = time.perf_counter()
@@ -188,7 +188,7 @@ def render(record: Json) -> str:
     for key, digits in KEYS.items():
         cells = [show_interval(m.get(key), m.get(f"{key}_ci95"), f".{digits}f") for m in judged["metrics"].values()]
         pair = judged["paired"].get(key)
-        rows.append([key, *cells, show_interval(*pair, f".{digits}f") if pair else ""])
+        rows.append([key, *cells, show_interval(pair[0], pair[1], f".{digits}f") if pair else ""])
     sigma = [
         [
             name,
@@ -200,7 +200,7 @@ def render(record: Json) -> str:
     stripes = [[width, *(f"{record['stripes'][name][width]:.2f}" for name in names)] for width in map(str, WIDTHS)]
     times = ", ".join(f"`{name}` {seconds:.2f} s" for name, seconds in record["seconds"].items())
     return join_lines([
-        f"# `{Path(names[0]).name}` on photographs",
+        f"# `{names[0]}` on photographs",
         "",
         f"{describe_origin(record)}; {describe_machine(record)}, {record['threads']} threads, fp32. Mean [95 %",
         "bootstrap interval over pictures]; of one training run each.",
@@ -209,7 +209,7 @@ def render(record: Json) -> str:
         "",
         "Nothing was trained or calibrated on them. LPIPS (AlexNet) is in the loss of both.",
         "",
-        markdown_table(["", *names, "difference in pairs"], rows),
+        markdown_table(["", *names, "in pairs"], rows),
         "",
         "## Sigma on sets that were left out",
         "",

@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import nn
 
+from jeppa.config import PRESETS
 from jeppa.lab.plainness import border_error_ratio, lattice_energy, measure_plainness
 from jeppa.vae import HeteroscedasticVAE
 
 
 class Painted(nn.Module):
-    """In place of a VAE: the picture itself, plus a fixed picture."""
+    """In place of a VAE: half of the picture, plus a fixed picture."""
+
+    settings = PRESETS["tiny"]
 
     def __init__(self, added: torch.Tensor) -> None:
         super().__init__()

@@ -31,7 +31,8 @@ RENDERERS = {
     "kills": "kills", "oracle": "oracle.table", "runtime": "runtime", "sampler": "sampler.table",
     "scale": "scale.table", "studio": "studio", "tiling": "tiling",
     "stops": "stops", "threads": "threads",
-    "shipped/small": "shipped.vae_table", "shipped/emoji": "shipped.denoiser_report",
+    "shipped/small": "shipped.vae_table", "shipped/photo": "shipped.photo",
+    "shipped/halved": "shipped.halved", "shipped/emoji": "shipped.denoiser_report",
     "shipped/grocery": "shipped.denoiser_report",
 }  # fmt: skip
 """The module that makes the tables of each committed record."""
