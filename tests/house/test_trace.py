@@ -26,6 +26,7 @@ ADDED = {
     "vae/architecture.py",
     "vae/foreign.py",
     "vae/pyramid.py",
+    "vae/stock.py",
     "train/readers.py",
     "train/shown.py",
     "train/signals.py",

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline, StableDiffu
 from foreign_vaes import latent_of, make_vae, picture, save_vae
 
 from jeppa import HeteroscedasticVAE
+from jeppa.errors import ConfigError
 from jeppa.vae import load_vae
 
 PARTS = {"tokenizer": None, "text_encoder": None, "safety_checker": None, "feature_extractor": None}
@@ -91,3 +92,14 @@ def test_saved_and_opened_again_it_is_the_same(folder: Path, tmp_path: Path):
     assert stats.scale[0] == pytest.approx(1.0 / 0.18215)
     half = HeteroscedasticVAE.from_pretrained(tmp_path, torch_dtype=torch.float16)
     assert half.dtype == torch.float16
+
+
+@pytest.mark.parametrize("asked", [{"variant": "fp16"}, {"max_shard_size": "1GB"}, {"safe_serialization": False}])
+def test_saving_refuses_what_it_cannot_do(asked: dict[str, object], folder: Path, tmp_path: Path):
+    """Red when an option is taken and then ignored, or something is written all the same."""
+    vae = HeteroscedasticVAE.from_pretrained(folder)
+    with pytest.raises(ConfigError, match="leave safe_serialization, variant and max_shard_size out"):
+        vae.save_pretrained(tmp_path / "saved", **asked)
+    with pytest.raises(TypeError, match="push_to_hub"):
+        vae.save_pretrained(tmp_path / "saved", push_to_hub=True)
+    assert not (tmp_path / "saved").exists()

@@ -4,21 +4,19 @@ An autoencoder, such as diffusers' AutoencoderKL, gives latents and the mean; a 
 gives the log-variance of every pixel. Kingma and Welling, arXiv 1312.6114; Rombach et al., arXiv 2112.10752 for the
 architecture.
 
-A stock pipeline of diffusers takes the model as `vae=`: it has the names that pipelines ask for, and `encode` and
-`decode` answer as those of AutoencoderKL do where `return_dict` is given.
+A stock pipeline of diffusers takes the model as `vae=`: `encode` and `decode` answer as those of AutoencoderKL do where
+`return_dict` is given, and `vae/stock.py` has the other names that pipelines ask for.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, overload
 
 import torch
-from diffusers.configuration_utils import FrozenDict
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from jeppa.config import CELL, PRESETS, Likelihood, TextureConfig, VAEConfig
@@ -28,6 +26,7 @@ from jeppa.vae.blending import Plane, gather_rows
 from jeppa.vae.likelihoods import LIKELIHOODS
 from jeppa.vae.nets import Codec, Net, adapt_net, build_net
 from jeppa.vae.sigma_head import SigmaHead, bound_logvar
+from jeppa.vae.stock import Posterior, StockInterface
 from jeppa.vae.texture import TextureHead, add_texture
 from jeppa.vae.tiling import Read, Tiling, margin_for, predict, reader, rows_in_tiles, tile_for
 
@@ -46,16 +45,7 @@ class Rows:
     logvar: Tensor
 
 
-class Posterior(DiagonalGaussian):
-    """q(z|x), which also answers as the output of AutoencoderKL's `encode` does."""
-
-    @property
-    def latent_dist(self) -> DiagonalGaussianDistribution:
-        """The same distribution as diffusers has it; the two draw different samples from one generator."""
-        return DiagonalGaussianDistribution(torch.cat([self.mean, self.logvar], dim=1))
-
-
-class HeteroscedasticVAE(nn.Module):
+class HeteroscedasticVAE(StockInterface):
     """An autoencoder with a variance for every pixel.
 
     Inputs are copied from their device to that of the weights, and results are copied back, so that noise, tiles and
@@ -125,29 +115,6 @@ class HeteroscedasticVAE(nn.Module):
         """Whether the encoder gives no variance, so that there is no rate."""
         return self.settings.architecture == "taesd"
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format of the autoencoder's weights."""
-        dtype: torch.dtype = next(self.vae.parameters()).dtype
-        return dtype
-
-    @property
-    def config(self) -> FrozenDict:
-        """The autoencoder's configuration as a pipeline reads it, for pictures of three channels.
-
-        Pipelines count the levels to know how much smaller a latent is, so a level is added for each halving that
-        `pixel_unshuffle` does.
-        """
-        settings = self.settings
-        finer = settings.pixel_unshuffle.bit_length() - 1
-        widths = settings.block_out_channels[:1] * finer + settings.block_out_channels
-        return FrozenDict({**self.vae.config, "in_channels": 3, "out_channels": 3, "block_out_channels": widths})
-
     @overload
     def encode(self, x: Tensor, return_dict: None = None) -> Posterior: ...
     @overload
@@ -209,56 +176,6 @@ class HeteroscedasticVAE(nn.Module):
         if self.tiling is None:
             return self._decode(z)
         return predict(self._decode, z, self._scales()[::-1], self.tiling)
-
-    def forward(
-        self,
-        sample: Tensor,
-        sample_posterior: bool = False,
-        return_dict: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> DecoderOutput | tuple[Tensor]:
-        """Encode and decode, as AutoencoderKL does.
-
-        Args:
-            sample: `[B,3,H,W]` in [-1,1], as for `encode`.
-            sample_posterior: draw the latent instead of taking its mean.
-            return_dict: as for AutoencoderKL.
-            generator: of the draw.
-        """
-        posterior = self.encode(sample, return_dict=False)[0]
-        z = posterior.sample(generator=generator) if sample_posterior else posterior.mode()
-        return self.decode(z, return_dict=True) if return_dict else self.decode(z, return_dict=False)
-
-    @classmethod
-    def from_pretrained(
-        cls, path: Path | str, subfolder: str | None = None, torch_dtype: torch.dtype | None = None
-    ) -> Self:
-        """Open an exported folder, a run folder, or a VAE of diffusers or LDM, see `jeppa.vae.foreign`; no download.
-
-        Args:
-            path: folder or `.safetensors` file on the disk.
-            subfolder: of the folder.
-            torch_dtype: number format of the weights; float32 unless given.
-
-        Raises:
-            CheckpointError: what is there is no VAE, damaged or hostile.
-        """
-        from jeppa.vae.foreign import load_vae  # which builds on this module
-
-        model: Any = load_vae(Path(path) if subfolder is None else Path(path) / subfolder)[0]
-        return model if torch_dtype is None else model.to(torch_dtype)  # type: ignore[no-any-return]
-
-    def save_pretrained(self, folder: Path | str, **_: Any) -> None:
-        """Write the model into `folder`: `vae/`, which stock diffusers opens, the heads and `model.json` beside it.
-
-        Args:
-            folder: made if it is missing.
-        """
-        from jeppa.vae.codec import save_folder, statistics_of  # which build on this module
-
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        stats = statistics_of(self.vae)
-        save_folder(self, stats.shift, stats.scale, Path(folder), stats.kept)
 
     def add_texture_head(self, config: TextureConfig) -> TextureHead:
         """Put an untrained texture head beside the decoder, in place of any other.
