@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from foreign_vaes import save_vae
 from PIL import Image
 from studio_origin import png
 
@@ -64,6 +65,24 @@ def test_a_look_shows_the_original_bit_for_bit_and_reads_a_pixel(client, model_n
     assert told["value"] == pixels(client, viewer["original"])[3, 5].tolist()
     assert told["low"][0] < told["mean"][0] < told["high"][0]
     assert client.get(f"/shelf/{viewer['readout']}/pixel", params={"row": 99, "column": 5}).status_code == 422
+
+
+@pytest.mark.parametrize(("language", "words"), [("en", "no sigma head"), ("ru", "нет головы сигмы")])
+def test_a_vae_without_a_sigma_head_is_shown_without_a_map(client, language: str, words: str, tmp_path: Path):
+    """Red when the one variance that nobody measured is shown, read out or drawn from as if it were sigma."""
+    name = str(save_vae("sd1", tmp_path / "vae"))
+    call(client, "use_run", name, language=language)
+    asked = ({"token": drop(client, png())["token"]}, name, "512", 0.9)
+    viewer, status, *_ = call(client, "look", *asked, language=language)
+    assert words in status["text"]
+    assert "127" not in status["text"]
+    assert not {"sigma", "covered", "coverage"} & viewer.keys()
+    told = client.get(f"/shelf/{viewer['readout']}/pixel", params={"row": 3, "column": 5}).json()
+    assert told["value"] == pixels(client, viewer["original"])[3, 5].tolist()
+    assert (told["sigma"], told["low"], told["high"]) == (None, None, None)
+    _, status, *_ = call(client, "draw_again", *asked, viewer, 1, 0, language=language)
+    assert status["kind"] == "error"
+    assert "jeppa adapt" in status["text"]
 
 
 def test_the_same_seed_gives_the_pixels_of_the_command_line(client, model_name: str, tmp_path: Path):
@@ -228,6 +247,6 @@ def test_frames_are_saved_together(client, model_name: str):
 
 def test_round_trips_tell_the_drift(client, model_name: str):
     dropped = drop(client, png())
-    viewer, _, curve, _ = call(client, "round_trips", {"token": dropped["token"]}, model_name, "512", 0.9, None, 3)
+    viewer, _, curve, *_ = call(client, "round_trips", {"token": dropped["token"]}, model_name, "512", 0.9, None, 3)
     assert [one["label"] for one in viewer["layers"]] == [f"After round trip {number}" for number in (1, 2, 3)]
     assert curve.count("<polyline") == 4

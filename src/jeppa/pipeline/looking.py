@@ -34,7 +34,7 @@ class Readout:
     Args:
         value: of the original.
         mean: of the reconstruction, not rounded to whole levels.
-        sigma: predicted standard deviation.
+        sigma: predicted standard deviation; None, as are the ends, from a VAE without a sigma head.
         low: lower end of the central interval.
         high: upper end of it.
         level: probability of the interval.
@@ -42,9 +42,9 @@ class Readout:
 
     value: Triple
     mean: Triple
-    sigma: Triple
-    low: Triple
-    high: Triple
+    sigma: Triple | None
+    low: Triple | None
+    high: Triple | None
     level: float
 
 
@@ -56,11 +56,13 @@ class Look:
         pixels: the original, uint8 `[H,W,3]`.
         mean: the reconstruction in 8-bit levels, not rounded, float16 `[H,W,3]`.
         sigma: its standard deviation in 8-bit levels, float16 `[H,W,3]`.
+        has_sigma: whether that was learned or measured; a VAE without a sigma head has the same number everywhere.
     """
 
     pixels: Pixels
     mean: npt.NDArray[np.float16]
     sigma: npt.NDArray[np.float16]
+    has_sigma: bool = True
 
     @property
     def reconstruction(self) -> Pixels:
@@ -84,6 +86,8 @@ class Look:
         mean, sigma = (part[row, column].astype(np.float64) for part in (self.mean, self.sigma))
         reach = interval_reach(level) * sigma
         value = self.pixels[row, column]
+        if not self.has_sigma:
+            return Readout(_triple(value), _triple(mean), None, None, None, level)
         return Readout(
             _triple(value), _triple(mean), _triple(sigma), _triple(mean - reach), _triple(mean + reach), level
         )
@@ -113,7 +117,7 @@ def look(model: Model, pixels: Pixels) -> Look:
         place = slice(rows.top, rows.top + rows.mean.shape[2])
         mean[place] = ((rows.mean[0] + 1.0) * LEVELS_PER_UNIT).permute(1, 2, 0).cpu().numpy()
         sigma[place] = ((0.5 * rows.logvar[0]).exp() * LEVELS_PER_UNIT).permute(1, 2, 0).cpu().numpy()
-    return Look(pixels, mean, sigma)
+    return Look(pixels, mean, sigma, model.lacks_sigma is None)
 
 
 def interval_reach(level: float) -> float:
@@ -138,10 +142,12 @@ def draw_again(model: Model, pixels: Pixels, temperature: float, seed: int) -> P
         seed: of the residual.
 
     Raises:
-        ConfigError: a negative temperature.
+        ConfigError: a negative temperature, or one above 0 for a VAE without a sigma head.
     """
     if not 0.0 <= temperature < math.inf:
         raise ConfigError(f"temperature is {temperature}, but must be 0 or more; 1 is a fair draw")
+    if temperature > 0.0 and model.lacks_sigma is not None:
+        raise ConfigError(f"temperature is {temperature}, but {model.lacks_sigma}")
     return to_pixels(model.draw(to_x(pixels)[None], temperature, seed)[0])
 
 

@@ -35,7 +35,7 @@ class LookFiles:
     Args:
         original: a PNG, like the next three.
         reconstruction: with the model's name inside.
-        sigma: coloured.
+        sigma: coloured; empty, as is the next, from a VAE without a sigma head.
         missed: the pixels that the interval does not cover.
         share: of the numbers, that lie in their interval.
         mean: of sigma, in 8-bit levels.
@@ -72,8 +72,8 @@ def make_look_files(model: "Model", pixels: Pixels, name: str, level: float) -> 
     return LookFiles(
         original=png_bytes(pixels),
         reconstruction=png_bytes(found.reconstruction, about),
-        sigma=png_bytes(colour_map(levels), about),
-        missed=missed,
+        sigma=png_bytes(colour_map(levels), about) if found.has_sigma else b"",
+        missed=missed if found.has_sigma else b"",
         share=share,
         mean=float(levels.mean()),
         most=float(levels.max()),

@@ -38,6 +38,7 @@ class _Parts:
     status: gr.HTML
     curve: gr.HTML
     texture: gr.Group
+    draw: gr.Group
 
 
 def build_look(page: Page, blocks: gr.Blocks) -> None:
@@ -51,7 +52,7 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
             picture = part("drop", {"builtin": PHOTOS[0]}, photos=list(PHOTOS), elem_id="look-picture")
             status = status_line()
             model = page.selector(reconstructs, t("look.model"))
-            with gr.Group():
+            with gr.Group() as draw:
                 temperature = Slider(
                     0, 2, value=1, step=0.05, label=t("look.temperature"), info=t("look.temperature_info")
                 )
@@ -68,9 +69,9 @@ def build_look(page: Page, blocks: gr.Blocks) -> None:
                 level = Slider(0.5, 0.99, value=LEVEL, step=0.01, label=t("look.level"), info=t("look.level_info"))
                 beside = page.selector(reconstructs, t("look.beside"), value=None, info=t("look.beside_info"))
             undone = undo_row(page, "look", [model, temperature, seed, k, trips, side, level])
-    parts = _Parts(viewer, status, curve, texture)
+    parts = _Parts(viewer, status, curve, texture, draw)
     actions = _LookActions(page, parts)
-    outputs = [viewer, status, curve, texture]
+    outputs = [viewer, status, curve, texture, draw]
     asked = [picture, model, side, level]
     hidden: dict[str, Any] = {"show_progress": "hidden", "concurrency_id": "model"}
     shown = telling(page, status, actions.show)
@@ -108,13 +109,17 @@ class _LookActions:
         else:
             # The values under the pointer need the model; whoever looks at the picture meanwhile does not wait for it.
             threading.Thread(target=self._read_out, args=(readout, chosen, name, side, level), daemon=True).start()
-        text = t("look.done", width=sheets.width, height=sheets.height, mean=f"{sheets.mean:.1f}",
-                 most=f"{sheets.most:.0f}")  # fmt: skip
+        size = {"width": sheets.width, "height": sheets.height}
+        if sheets.sigma:
+            text = t("look.done", **size, mean=f"{sheets.mean:.1f}", most=f"{sheets.most:.0f}")
+        else:
+            text = t("look.no_sigma", **size)
         return {
             parts.viewer: self._viewed(sheets, readout, level),
             parts.status: told(text),
             parts.curve: "",
             parts.texture: gr.Group(visible=sheets.texture),
+            parts.draw: gr.Group(visible=bool(sheets.sigma)),
         }
 
     def _read_out(self, readout: Kept, chosen: Any, name: str, side: str, level: float) -> None:
@@ -189,13 +194,16 @@ class _LookActions:
     def _viewed(self, sheets: LookFiles, readout: Kept, level: float) -> dict[str, Any]:
         put, t = self._page.shelf.put, self._t
         recon = put(Kept(sheets.reconstruction, name="reconstruction.png"))
-        return {
-            "original": put(Kept(sheets.original, name="original.png")),
-            "layers": [{"token": recon, "label": t("look.layer_mean")}],
-            "show": recon,
+        maps = {} if not sheets.sigma else {
             "sigma": put(Kept(sheets.sigma, name="sigma.png")),
             "covered": put(Kept(sheets.missed, name="coverage.png")),
             "coverage": t("look.coverage", level=f"{100 * level:.0f}", share=f"{100 * sheets.share:.1f}"),
+        }  # fmt: skip
+        return {
+            **maps,
+            "original": put(Kept(sheets.original, name="original.png")),
+            "layers": [{"token": recon, "label": t("look.layer_mean")}],
+            "show": recon,
             "readout": put(readout),
             "level": level,
             "width": sheets.width,

@@ -162,11 +162,11 @@
       };
       const table = (place, told) => make("table", {},
         make("caption", {}, say("viewer.pixel", { column: place.column, row: place.row })),
-        make("tr", {}, ...["", "viewer.value", "viewer.mean", "σ", "viewer.interval"].map((key) =>
+        make("tr", {}, ...["", "viewer.value", "viewer.mean", ...(told.sigma ? ["σ", "viewer.interval"] : [])].map((key) =>
           make("th", { scope: "col" }, key && say(key, { level: Math.round(told.level * 100) })))),
         ...["viewer.red", "viewer.green", "viewer.blue"].map((key, index) => make("tr", {},
           make("th", { scope: "row" }, say(key)), make("td", {}, number(told.value[index], 0)), make("td", {}, number(told.mean[index])),
-          make("td", {}, number(told.sigma[index])), make("td", {}, `${number(told.low[index])} … ${number(told.high[index])}`))));
+          ...(told.sigma ? [make("td", {}, number(told.sigma[index])), make("td", {}, `${number(told.low[index])} … ${number(told.high[index])}`)] : []))));
       const point = (event) => {
         const area = stage.getBoundingClientRect();
         const column = Math.floor(((event.clientX - area.left) / area.width) * value.width);
