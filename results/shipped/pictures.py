@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jeppa.data import fit_square, open_source, to_pixels, to_x
-from jeppa.data.sources import Split
+from jeppa.data.splits import Split
 from jeppa.errors import DataError
 from jeppa.pipeline import Model, SamplerSettings
 from jeppa.vae.codec import LatentCodec

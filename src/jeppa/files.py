@@ -17,6 +17,7 @@ import reprlib
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -252,11 +253,14 @@ def check_out_file(out: Path) -> None:
     """Refuse a file that could not be written at the end of the work; nothing is written yet.
 
     Raises:
-        ConfigError: it is a folder, its name is too long, or its folder cannot be made or written to.
+        ConfigError: it is a folder, a device or a pipe, its name is too long, or its folder cannot be made or written
+            to.
     """
     _check_name(out)
     if out.is_dir():
         raise ConfigError(f"{out}: is a folder, but a file is to be written; use for example --out {out / 'out.json'}")
+    if out.exists() and not out.is_file():  # a file would take its place: as root even that of /dev/null
+        raise ConfigError(f"{out}: is a device or a pipe, which is not replaced by a file; choose another --out")
     _check_ancestor(out, out.parent)
 
 
@@ -297,8 +301,11 @@ def _check_ancestor(out: Path, folder: Path) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise ConfigError(f"{out}: {folder} is not a folder; choose another --out")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"{out}: {folder} cannot be written to (Permission denied); choose another --out")
+    try:  # not `os.access`, which believes the rights that /proc shows
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{out}: {folder} cannot be written to ({error.strerror}); choose another --out") from None
 
 
 def flush(path: Path) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jeppa.data import ImageSource, open_source, sources
+from jeppa.config import DataConfig
+from jeppa.data import ImageSource, open_source, open_splits, sources
 from jeppa.errors import ConfigError, DataError
 
 
@@ -140,6 +141,21 @@ def test_hash_split_is_a_stable_partition(tmp_path: Path) -> None:
     fill(tmp_path, *(f"more{index:03}.png" for index in range(50)))
     assert set(names(heldout)) <= set(names(open_source(tmp_path, "heldout")))
     assert train.fingerprint != heldout.fingerprint
+
+
+@pytest.mark.parametrize(
+    "layout", ["{index}.png", "cat/{index}.png", "{split}/cat/{index}.png", "cat/{split}/{index}.png"]
+)
+def test_a_run_lists_its_images_once(tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when each split is opened for itself, and when what is shared changes a split."""
+    fill(tmp_path, *(layout.format(index=index, split=("train", "val")[index % 2]) for index in range(12)))
+    wanted = [open_source(tmp_path, "train"), open_source(tmp_path, "heldout")]
+    listed = []
+    own = sources.list_folder
+    monkeypatch.setattr(sources, "list_folder", lambda root: listed.append(root) or own(root))
+    found = open_splits(DataConfig(data=str(tmp_path)))
+    assert [found.train, found.heldout] == wanted
+    assert listed == [tmp_path]
 
 
 @pytest.mark.parametrize("stem", range(8))

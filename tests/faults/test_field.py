@@ -353,13 +353,15 @@ def test_F49_every_out_is_checked_first(
 ) -> None:
     """A folder for a file, a file for a folder, a name too long: exit 2 before a model is loaded or an image opened.
 
-    Red when the work is done first.
+    So are a pipe, which a file would replace, and /proc, whose bits promise rights that it does not give. Red when the
+    work is done first.
     """
     for name in ("jeppa.pipeline.load_model", "jeppa.data.open_source", "jeppa.lab.bench.run_benches"):
         monkeypatch.setattr(name, lambda *_: pytest.fail("work began"))
     root = put(tmp_path / "photos", "a.png", "b.png")
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     below, long = str(tmp_path / "file" / "new"), str(tmp_path / ("n" * 300))
     read = ["--data", str(root)]
     files = (["evaluate", "--model", "small", *read], ["bench"])
@@ -372,13 +374,13 @@ def test_F49_every_out_is_checked_first(
     )  # fmt: skip
     lines = []
     for command in files:
-        for out in (str(tmp_path / "folder"), below, long):
+        for out in (str(tmp_path / "folder"), below, long, str(tmp_path / "pipe"), "/proc/new.json"):
             lines.append(exit_line([*command, "--out", out], capsys))
     for command in folders:
-        for out in (str(tmp_path / "file"), below, long):
+        for out in (str(tmp_path / "file"), below, long, "/proc/new"):
             lines.append(exit_line([*command, "--out", out], capsys))
     assert all("--out" in line for line in lines)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "photos", "pipe"]
     seen(f"{len(lines)} refused, such as: {lines[0]}")
 
 

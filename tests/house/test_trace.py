@@ -11,6 +11,7 @@ ADDED = {
     "lab/plainness.py",
     "data/kinds.py",
     "data/shards.py",
+    "data/splits.py",
     "pipeline/drawing.py",
     "pipeline/looking.py",
     "pipeline/regions.py",

@@ -41,7 +41,7 @@ from jeppa.files import check_out_file, check_out_folder
 if TYPE_CHECKING:
     from jeppa.config import DataConfig
     from jeppa.data import ImageSource
-    from jeppa.data.sources import Split
+    from jeppa.data.splits import Split
 
     MorphFlags = Any
 else:

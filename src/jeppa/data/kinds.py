@@ -131,6 +131,8 @@ def foreign_kind(head: bytes) -> str | None:
 
 def optional_format(head: bytes) -> str | None:
     """Pillow's name of a format that is read only where its decoder is installed, and is; else None."""
+    if head[4:8] != b"ftyp":  # asked of every file, so the longer question is left for last
+        return None
     kind = foreign_kind(head)
     if kind == AVIF and features.check("avif"):
         return "AVIF"

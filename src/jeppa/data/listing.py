@@ -381,6 +381,11 @@ _SCIKIT_IMAGE = {
 _SCIKIT_LEARN = {"china.jpg": "temple", "flower.jpg": "flower"}
 
 
+def is_builtin(spec: str | Path) -> bool:
+    """Whether a name of data is that of a built-in set."""
+    return str(spec).startswith("builtin:")
+
+
 def list_builtin(name: str) -> tuple[ImageRef, ...]:
     """The images of a built-in set, sorted by name; the label is the scene.
 

@@ -9,40 +9,19 @@ while the name, size and times of the file stay.
 
 import hashlib
 import io
-import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from pathlib import Path
-from typing import Literal
 
 from jeppa.config import DataConfig
 from jeppa.data.decode import FORMATS, open_header, read_pixels
-from jeppa.data.listing import HELDOUT_SCENES, ImageRef, Listing, Skipped, list_builtin, list_folder, list_zip
+from jeppa.data.listing import ImageRef, Listing, Skipped, is_builtin, list_builtin, list_folder, list_zip
 from jeppa.data.shards import find_shards, list_shards
+from jeppa.data.splits import Split, choose_candidates, split_by_hash
 from jeppa.errors import ConfigError, DataError
 
-Split = Literal["train", "heldout", "all"]
-Role = Literal["train", "heldout"]
-
-HELDOUT_FRACTION = 0.05
-FOLDER_ROLES: dict[str, Role] = {
-    "train": "train", "training": "train", "trainval": "train", "trn": "train", "imagestr": "train",
-    "val": "heldout", "vals": "heldout", "vali": "heldout", "vld": "heldout", "valid": "heldout",
-    "validate": "heldout", "validation": "heldout", "minival": "heldout", "crossval": "heldout",
-    "dev": "heldout", "devel": "heldout", "development": "heldout", "eval": "heldout", "evaluation": "heldout",
-    "test": "heldout", "tests": "heldout", "testing": "heldout", "testdev": "heldout", "tst": "heldout",
-    "imagests": "heldout", "heldout": "heldout", "holdout": "heldout", "unseen": "heldout",
-    "обучение": "train", "обучающая": "train", "тест": "heldout", "тестовая": "heldout", "валидация": "heldout",
-    "проверка": "heldout", "контроль": "heldout", "отложенные": "heldout",
-}  # fmt: skip
-"""What a folder of this name holds, whatever its case and with or without `_FILLERS` and digits around it."""
-_FILLERS = frozenset({
-    "set", "sets", "data", "dataset", "image", "images", "img", "imgs", "photos", "pictures", "split",
-})  # fmt: skip
-_WORD = re.compile(r"[A-ZА-ЯЁ]?[^\W\d_A-ZА-ЯЁ]+|[A-ZА-ЯЁ]+(?![^\W\d_A-ZА-ЯЁ])")
 FULL_CHECK_BYTES = 256 * 2**20
 FULL_CHECK_FILES = 5_000
 SAMPLE_BYTES = 64 * 2**10
@@ -74,16 +53,11 @@ class ImageSource:
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """The images to check: those of the split, or all images if the split is by hash.
+class Splits:
+    """The two sources of a run: what it is trained on, and what its sample sheets show."""
 
-    A split by hash comes after the check: before it, one bad file among few held-out ones would exceed
-    `max_unreadable`.
-    """
-
-    refs: tuple[ImageRef, ...]
-    still_to_split: bool
-    notes: tuple[str, ...] = ()
+    train: ImageSource
+    heldout: ImageSource
 
 
 @dataclass(frozen=True)
@@ -118,10 +92,13 @@ def open_source(
         raise ConfigError(f"split is {split!r}, but must be 'train', 'heldout' or 'all'")
     if not 0.0 <= max_unreadable <= 1.0:
         raise ConfigError(f"max_unreadable is {max_unreadable}, but must be a fraction from 0 to 1")
-    listing = _list_images(spec, names_encoding)
+    return _open_split(spec, _list_images(spec, names_encoding), split, max_unreadable)
+
+
+def _open_split(spec: str | Path, listing: Listing, split: Split, max_unreadable: float) -> ImageSource:
     if not listing.refs:
         raise _explain_no_images(spec, listing.skipped)
-    candidates = _choose_candidates(spec, listing.refs, split)
+    candidates = choose_candidates(spec, listing.refs, split)
     checked = _check_images(candidates.refs)
     _refuse_unreadable(spec, len(candidates.refs), checked.unreadable, max_unreadable)
     if checked.unreadable and not checked.hashes:
@@ -130,7 +107,7 @@ def open_source(
         raise DataError(f"{str(spec)!r}: {count}; first {first.name!r}: {first.reason}")
     good = tuple(checked.hashes)
     if candidates.still_to_split:
-        good = _split_by_hash(good, split)
+        good = split_by_hash(good, split)
     if not good:
         raise _explain_empty_split(spec, len(checked.hashes), split)
     labels = tuple(sorted({ref.label for ref in good if ref.label is not None}))
@@ -148,57 +125,22 @@ def open_data(config: DataConfig, split: Split) -> ImageSource:
     return replace(source, notes=(*source.notes, note))
 
 
-@dataclass(frozen=True)
-class _SplitName:
-    """What the name of a folder says that it holds, and its other words: `a` of `trainA`, `div`, `k`, `hr` of DIV2K."""
+def open_splits(config: DataConfig) -> Splits:
+    """Both splits that the settings of a run name, from one listing: that of many files takes seconds.
 
-    role: Role
-    others: tuple[str, ...]
-
-
-def folder_role(folder: str) -> Role | None:
-    """What a name says by itself, as `Train`, `VALID`, `held-out`, `val2017`, `TestData` and `test_set` do."""
-    found = _read_split_name(folder)
-    return found.role if found is not None and not found.others else None
-
-
-def _read_split_name(folder: str) -> _SplitName | None:
-    words = [word.casefold() for word in _WORD.findall(folder)]
-    whole = FOLDER_ROLES.get("".join(words).removesuffix("set"))
-    if whole is not None:
-        return _SplitName(whole, ())
-    words = [word for word in words if word not in _FILLERS]
-    roles = {word: role for word in words if (role := FOLDER_ROLES.get(word.removesuffix("set"))) is not None}
-    if "".join(words) in FOLDER_ROLES:
-        return _SplitName(FOLDER_ROLES["".join(words)], ())
-    if len(set(roles.values())) != 1:
-        return None
-    return _SplitName(next(iter(roles.values())), tuple(word for word in words if word not in roles))
-
-
-def _find_roles(folders: Iterable[str]) -> dict[str, Role]:
-    """The folders that are splits: of both roles side by side, and either with the same other words or with none.
-
-    `train_hr` stands beside `valid_hr` or `val`, but a label `test tube` not beside a label `bullet train`.
+    Raises:
+        DataError, ConfigError: as `open_source`, for the training images first.
     """
-    names = {folder: name for folder in folders if (name := _read_split_name(folder)) is not None}
-    return {
-        folder: name.role
-        for folder, name in names.items()
-        if any(other.role != name.role and _are_pair(name, other) for other in names.values())
-    }
-
-
-def _are_pair(name: _SplitName, other: _SplitName) -> bool:
-    return name.others == other.others or not name.others or not other.others
-
-
-def _is_builtin(spec: str | Path) -> bool:
-    return str(spec).startswith("builtin:")
+    if config.heldout != "auto":
+        whole = open_data(config, "all")
+        return Splits(whole, whole)
+    listing = _list_images(config.data, config.names_encoding)
+    train = _open_split(config.data, listing, "train", config.max_unreadable)
+    return Splits(train, _open_split(config.data, listing, "heldout", config.max_unreadable))
 
 
 def _list_images(spec: str | Path, names_encoding: str | None) -> Listing:
-    if _is_builtin(spec):
+    if is_builtin(spec):
         return Listing(list_builtin(str(spec).removeprefix("builtin:")), ())
     if not str(spec).strip():
         raise DataError(
@@ -226,74 +168,6 @@ def _list_images(spec: str | Path, names_encoding: str | None) -> Listing:
     raise DataError(f"{str(spec)!r}: {problem}; pass a folder, .zip, .tar or .parquet of images, or builtin:photos")
 
 
-def _choose_candidates(spec: str | Path, refs: tuple[ImageRef, ...], split: Split) -> _Candidates:
-    if _is_builtin(spec):
-        heldout = split == "heldout"
-        kept = tuple(ref for ref in refs if split == "all" or (ref.label in HELDOUT_SCENES) == heldout)
-        return _Candidates(kept, still_to_split=False)
-    folders = {ref: tuple(ref.name.split("/")[:-1]) for ref in refs}
-    depth = _find_split_depth(set(folders.values()))
-    if depth is None:
-        return _without_split(spec, folders, split)
-    enclosing = _count_enclosing(folders.values())
-    known = _find_roles({parts[depth] for parts in folders.values() if len(parts) > depth})
-    roles = {ref: known.get(parts[depth]) if len(parts) > depth else None for ref, parts in folders.items()}
-    # `cat/train/a.png` has its label above, `train/cat/a.png` below.
-    labels = {ref: _first((*parts[enclosing:depth], *parts[depth + 1 :])) for ref, parts in folders.items()}
-    labels |= {ref: _first(parts) for ref, parts in folders.items() if roles[ref] is None}
-    kept = tuple(ref.labelled(labels[ref]) for ref in refs if split in ("all", roles[ref]))
-    elsewhere = [ref.name for ref in refs if roles[ref] is None]
-    note = f"{len(elsewhere)} images lie in none of the folders for training and held-out images, and are not used"
-    notes = (f"{note}: the first is {elsewhere[0]!r}",) if elsewhere and split != "all" else ()
-    return _Candidates(kept, still_to_split=False, notes=notes)
-
-
-Folders = tuple[str, ...]
-
-
-def _count_enclosing(folders: Iterable[Folders]) -> int:
-    """How many folders all images lie in."""
-    known = set(folders)
-    return sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*known, strict=False)))
-
-
-def _find_split_depth(folders: set[Folders]) -> int | None:
-    """Where folders for training and held-out ones stand side by side: first in what encloses all, or one below."""
-    enclosing = _count_enclosing(folders)
-    for depth in (enclosing, enclosing + 1):
-        if _find_roles({parts[depth] for parts in folders if len(parts) > depth}):
-            return depth
-    return None
-
-
-def _without_split(spec: str | Path, folders: dict[ImageRef, Folders], split: Split) -> _Candidates:
-    """The images of a source without folders of both roles, to be split by hash.
-
-    One folder for training that holds everything stands for its content. A held-out folder without one for training
-    is no label, and is not trained on.
-    """
-    tops = {parts[0] for parts in folders.values() if parts}
-    heldout = sorted(top for top in tops if folder_role(top) == "heldout")
-    if heldout and split == "train":
-        raise DataError(
-            f"{str(spec)!r}: {heldout[0]!r} is the name of a folder of held-out images, but no folder 'train' is "
-            "beside it; put the training images in a folder 'train', or rename it if it is a label"
-        )
-    inside = set(heldout) if heldout else {top for top in tops if len(tops) == 1 and folder_role(top) == "train"}
-    labelled = {
-        ref: ref.labelled(_first(parts[1:]) if _first(parts) in inside else _first(parts))
-        for ref, parts in folders.items()
-    }
-    if not heldout or split == "all":
-        return _Candidates(tuple(labelled.values()), still_to_split=split != "all")
-    kept = tuple(labelled[ref] for ref, parts in folders.items() if _first(parts) in inside)
-    return _Candidates(kept, still_to_split=False)
-
-
-def _first(parts: Folders) -> str | None:
-    return parts[0] if parts else None
-
-
 def _note_similar_labels(labels: Iterable[str]) -> tuple[str, ...]:
     """Labels that differ in case alone: one class on some systems, two on others."""
     groups = defaultdict(list)
@@ -305,22 +179,6 @@ def _note_similar_labels(labels: Iterable[str]) -> tuple[str, ...]:
         for group in groups.values()
         if len(group) > 1
     )
-
-
-def _split_by_hash(refs: tuple[ImageRef, ...], split: Split) -> tuple[ImageRef, ...]:
-    """One part of a split that depends on each name alone, so that a new image moves hardly any other one."""
-    if split == "all":
-        return refs
-    ranked = sorted(refs, key=_rank)
-    count = sum(_rank(ref) < HELDOUT_FRACTION for ref in refs)
-    heldout = set(ranked[: min(max(count, 1), len(refs) - 1)])
-    return tuple(ref for ref in refs if (ref in heldout) == (split == "heldout"))
-
-
-def _rank(ref: ImageRef) -> float:
-    """A number from 0 to 1 that depends on nothing but the name."""
-    digest = hashlib.sha256(ref.name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 _checked: dict[object, str] = {}

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from jeppa.config import DataConfig
-from jeppa.data import CropDataset, open_data, to_pixels, to_x
+from jeppa.data import CropDataset, ImageSource, to_pixels, to_x
 from jeppa.data.decode import Pixels
 from jeppa.data.images import fit_square
 from jeppa.errors import DataError
@@ -27,17 +26,18 @@ class ShownPictures:
     """The first held-out pictures, as centred squares of twice the resolution, but at most `SHEET_SIDE`.
 
     Args:
-        config: which images.
+        heldout: the images.
+        resolution: of the training crops, in pixels.
 
     Raises:
-        DataError: there is no held-out image, or none of the first ones can be read.
+        DataError: none of the first ones can be read.
     """
 
-    def __init__(self, config: DataConfig) -> None:
-        side = min(2 * config.resolution, SHEET_SIDE)
+    def __init__(self, heldout: ImageSource, resolution: int) -> None:
+        side = min(2 * resolution, SHEET_SIDE)
         self._pixels: list[Pixels] = []
         problem = ""
-        for ref in open_data(config, "heldout").refs[:SHEET_IMAGES]:
+        for ref in heldout.refs[:SHEET_IMAGES]:
             try:
                 self._pixels.append(fit_square(ref.read_pixels(), side))
             except DataError as error:  # of a large source only the headers were checked

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from jeppa.config import TextureRun
-from jeppa.data import write_png
+from jeppa.data import open_splits, write_png
 from jeppa.data.images import contact_sheet
 from jeppa.distributions import standard_normal
 from jeppa.lpips import load_lpips
@@ -60,8 +60,9 @@ class TextureObjective(Objective):
         super().__init__()
         self.config = config
         self.codec = codec
-        self.data = CropData(config, weights_hash(codec))
-        self.shown = ShownPictures(config.data)
+        splits = open_splits(config.data)
+        self.data = CropData(config, splits.train, weights_hash(codec))
+        self.shown = ShownPictures(splits.heldout, config.data.resolution)
         self.model = codec.vae
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)

@@ -15,8 +15,9 @@ from jeppa.config import TextureRun, VAERun
 from jeppa.data import (
     CropDataset,
     CropSample,
+    ImageSource,
     make_image_cache,
-    open_data,
+    open_splits,
     write_png,
 )
 from jeppa.data.images import LEVELS_PER_UNIT, contact_sheet, reconstruction_rows
@@ -46,11 +47,12 @@ class CropData(TrainingData):
 
     Args:
         config: `seed`, `data` and the batch size of it.
+        source: the training images.
         vae: hash of the VAE that the run builds on, or None.
     """
 
-    def __init__(self, config: VAERun | TextureRun, vae: str | None = None) -> None:
-        self.source = open_data(config.data, "train")
+    def __init__(self, config: VAERun | TextureRun, source: ImageSource, vae: str | None = None) -> None:
+        self.source = source
         self._config = config
         self._vae = vae
         self._decoded = make_image_cache(self.source, config.data)
@@ -142,9 +144,10 @@ class VAEObjective(Objective):
         super().__init__()
         self.config = config
         self._check_crops()
-        self.data = CropData(config)
+        splits = open_splits(config.data)
+        self.data = CropData(config, splits.train)
         self.model, self.started = initial_model(config, init)
-        self.shown = ShownPictures(config.data)
+        self.shown = ShownPictures(splits.heldout, config.data.resolution)
         self._crops = StatisticsCrops(self.data.crops(min(config.data.resolution, STATISTICS_SIDE)))
         self._freeze()
         if config.optim.gradient_checkpointing:
