@@ -36,6 +36,7 @@ from jeppa.data.images import (
     to_pixels,
 )
 from jeppa.diffusion import SamplerStep
+from jeppa.diffusion.ddim import check_seeds
 from jeppa.errors import ConfigError, DataError
 from jeppa.files import make_folder, written_atomically
 from jeppa.pipeline import DDIMSettings, Method, Model, SamplerSettings, batch_size_for, between, even_shares
@@ -362,6 +363,7 @@ def generate_files(
         DataError: the mask cannot be read.
     """
     seeds = range(seed, seed + count_candidates(number, keep))
+    check_seeds((seeds[0], seeds[-1]))  # before `len(seeds)`, which fails if there are too many
     if keep < 1.0:
         model.check_variance("--keep")
     region = None if mask is None else read_mask(mask)

@@ -261,3 +261,6 @@ def test_bad_input_is_one_line() -> None:
     for listed in ([900.0, 3.0], np.array([900.0, 3.0]), torch.tensor([900.0, 3.0])):
         with pytest.raises(ConfigError, match=r"^a timestep is .*900.*, but must be a whole number: round it$"):
             scheduler.set_timesteps(timesteps=listed)
+    for single in (900, np.array(900), torch.tensor(900)):
+        with pytest.raises(ConfigError, match=r"^timesteps are .*900.*, but must be a list of whole numbers$"):
+            scheduler.set_timesteps(timesteps=single)

@@ -160,6 +160,14 @@ def test_a_learned_variance_needs_a_head(headless: Model, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("number", "seed"), [(10**20, 0), (2, 2**32 - 1), (1, -1)])
+def test_seeds_out_of_range_are_refused(model: Model, tmp_path: Path, number: int, seed: int):
+    """Red when the number of pictures is asked for first, which Python cannot count beyond 2^63."""
+    with pytest.raises(ConfigError, match="must lie in 0 to 4294967295"):
+        generate_files(model, tmp_path / "out", number, seed, LEARNED)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("old_objects_hidden")
 def test_memory_does_not_grow_with_the_number(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Red when pictures are gathered before they are written, or after."""

@@ -169,7 +169,7 @@ class HeteroscedasticDDIMScheduler(DDIMScheduler):
         if (num_inference_steps is None) == (timesteps is None):
             raise SchedulerError("give either num_inference_steps or timesteps, one of them")
         if timesteps is not None:
-            visited = [_whole(t, "a timestep") for t in timesteps]
+            visited = [_whole(t, "a timestep") for t in _listed(timesteps)]
             self._visit(spaced(len(self), len(visited), visited), device)
             return
         count = _whole(num_inference_steps, "num_inference_steps")
@@ -333,6 +333,13 @@ class HeteroscedasticDDIMScheduler(DDIMScheduler):
         elif self.config.clip_sample:
             x0 = x0.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
         return x0, Prediction(x0, None, "sample").eps(sample, alpha_bar) if follow_clipped else eps
+
+
+def _listed(timesteps: Iterable[int]) -> list[int]:
+    try:
+        return list(timesteps)
+    except TypeError:  # one number, or a tensor or an array of one without a dimension
+        raise SchedulerError(f"timesteps are {timesteps!r}, but must be a list of whole numbers") from None
 
 
 def _whole(value: Any, what: str) -> int:
