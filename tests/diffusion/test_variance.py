@@ -93,10 +93,11 @@ def test_temperature_as_a_mask_leaves_other_places_bitwise_plain() -> None:
     mask = torch.zeros(4, 3)
     mask[1:3, 1] = 1.0
     plain, masked = draw(net, DDIM(5)), draw(net, DDIM(5, temperature=mask, last=True))
-    whole = draw(net, DDIM(5, temperature=1.0, last=True))
+    whole = draw(net, DDIM(5, temperature=torch.ones(4, 3), last=True))
     inside = mask.bool().expand_as(plain)
     assert torch.equal(masked[~inside], plain[~inside])
     assert torch.equal(masked[inside], whole[inside])
+    torch.testing.assert_close(whole, draw(net, DDIM(5, temperature=1.0, last=True)))
     assert (masked[inside] != plain[inside]).all()
 
 

@@ -1,14 +1,16 @@
 """The live view: its sigma is the law of total variance, and looking changes nothing."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jeppa.config import PRESETS
 from jeppa.data import read_pixels, read_settings
 from jeppa.diffusion import Denoiser, SamplerStep
 from jeppa.distributions import DiagonalGaussian
@@ -30,6 +32,7 @@ class LinearCodec:
 
     matrix: Tensor
     var: float
+    vae: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(settings=PRESETS["tiny"]))
 
     def decode(self, z0: Tensor) -> DiagonalGaussian:
         mean = functional.interpolate(torch.einsum("dc,bchw->bdhw", self.matrix, z0), scale_factor=8.0)

@@ -52,7 +52,7 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch(textured: Heterosced
 
 
 def test_tiles_have_the_texture_of_the_whole(textured: HeteroscedasticVAE) -> None:
-    if textured.config.architecture != "pyramid":
+    if textured.settings.architecture != "pyramid":
         pytest.skip("group norm sees the whole picture")
     z = torch.randn(1, 4, 48, 32)
     whole = draw(textured, z)

@@ -321,7 +321,7 @@ def _refuse_member(name: str, member: zipfile.ZipInfo) -> str | None:
     """Why a member is not read, or None if it may be."""
     if not name:
         return "it has no name"
-    if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
+    if leaves_archive(name):
         return "its name leaves the archive"
     # S_ISREG is not asked: archives made on Windows record no file type at all.
     if stat.S_ISLNK(member.external_attr >> 16):
@@ -333,6 +333,11 @@ def _refuse_member(name: str, member: zipfile.ZipInfo) -> str | None:
     if member.file_size > max(FREE_BYTES, MAX_RATIO * member.compress_size):
         return f"it expands more than {MAX_RATIO} times, as in a zip bomb"
     return None
+
+
+def leaves_archive(name: str) -> bool:
+    """Whether a member of that name would be written outside of a folder that the archive is unpacked into."""
+    return name.startswith("/") or name[1:2] == ":" or ".." in name.split("/")
 
 
 def _drop_enclosing_folder(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from jeppa.data.decode import MAX_FILE_BYTES, one_line
 from jeppa.data.kinds import IMAGE_SUFFIXES, suffix_of
-from jeppa.data.listing import ImageRef, Listing, Skipped, Stamp, is_hidden
+from jeppa.data.listing import ImageRef, Listing, Skipped, Stamp, is_hidden, leaves_archive
 from jeppa.errors import ConfigError, DataError
 
 TAR, PARQUET = ".tar", ".parquet"
@@ -65,14 +65,19 @@ def list_shards(spec: str, shards: list[str]) -> Listing:
     """
     refs: list[ImageRef] = []
     skipped: list[Skipped] = []
+    lost = 0
     for number, shard in enumerate(shards):
         try:
-            refs += [replace(ref, shard=number) for ref in _list_shard(shard)]
+            listed = [replace(ref, shard=number) for ref in _list_shard(shard)]
         except (OSError, tarfile.TarError, ValueError, EOFError) as error:
             skipped.append(Skipped(shard, f"the shard is cut off or damaged ({one_line(error)})"))
+            lost += 1
+            continue
+        refs += [ref for ref in listed if not leaves_archive(ref.name)]
+        skipped += [Skipped(ref.name, "its name leaves the archive") for ref in listed if leaves_archive(ref.name)]
     if skipped and not refs:
         raise DataError(f"{spec!r}: none of {len(shards)} shards can be read; first {shards[0]!r}: {skipped[0].reason}")
-    notes = (f"{len(skipped)} of {len(shards)} shards are left out, listed below",) if skipped else ()
+    notes = (f"{lost} of {len(shards)} shards are left out, listed below",) if lost else ()
     return Listing(tuple(sorted(_distinguish(refs, shards), key=lambda ref: ref.name)), tuple(skipped), notes)
 
 
