@@ -28,7 +28,7 @@ RENDERERS = {
     "ablations": "ablations", "adapt": "adapt", "architectures": "architectures", "bands": "bands",
     "calibration": "calibration",
     "claims": "claims.ledger", "collapse": "collapse", "compare": "compare", "demo": "demo", "digits": "digits",
-    "kills": "kills", "oracle": "oracle.table", "runtime": "runtime", "sampler": "sampler.table",
+    "kills": "kills", "opening": "opening", "oracle": "oracle.table", "runtime": "runtime", "sampler": "sampler.table",
     "scale": "scale.table", "studio": "studio", "tiling": "tiling",
     "stops": "stops", "threads": "threads",
     "shipped/small": "shipped.vae_table", "shipped/photo": "shipped.photo",
