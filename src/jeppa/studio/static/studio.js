@@ -109,9 +109,9 @@
   function viewer(root, props, trigger, watch) {
     const box = root.querySelector(".jp-box");
     const state = { split: 50, sigma: props.sigma ?? 0, zoom: 1, left: null, layer: null, covered: false, row: null, column: null };
-    let asked = 0;
     const draw = () => {
       const value = props.value;
+      let asked = 0;
       if (!value || !value.original) {
         box.replaceChildren(make("p", { class: "jp-empty" }, say("viewer.empty")));
         return;
@@ -159,6 +159,7 @@
         asked = 0;
         if (answer && answer.status === 200) readout.replaceChildren(table(place, await answer.json()));
         if (again) tell();
+        else if (answer && answer.status === 204 && frame.isConnected) setTimeout(tell, 300); // the model is being loaded
       };
       const table = (place, told) => make("table", {},
         make("caption", {}, say("viewer.pixel", { column: place.column, row: place.row })),
@@ -211,6 +212,7 @@
         covered ? make("label", { class: "jp-check jp-wide" }, make("input", { type: "checkbox", "data-key": "covered", checked: state.covered, onchange: (event) => { state.covered = event.target.checked; apply(); } }), make("span", {}, value.coverage)) : null);
       apply();
       redraw(box, frame, controls, value.readout && readout);
+      if (state.row !== null && state.row < value.height && state.column < value.width) tell();
     };
     draw();
     watch("value", draw);
