@@ -207,7 +207,7 @@ def test_F55_only_what_is_there_is_promised(
 def test_F56_threads_that_wait_sleep(own: dict[str, str], told: str, tmp_path: Path, seen: Seen) -> None:
     """OpenMP is told to let waiting threads sleep before torch loads it, unless the user has said otherwise.
 
-    Red when the policy is not set, or torch is loaded first: libgomp then spins 300,000 times. What it gains, and costs,
+    Red when the policy is not set, or torch is loaded first: libgomp then spins 300,000 times. What it gains and costs
     is measured in `results/threads.md`.
     """
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
