@@ -24,6 +24,7 @@ def ray_here() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_ray_writes_the_bytes_of_one_process(ray_here: None, vae_folder: Path, pictures: Path, tmp_path: Path):
     """Red when a crop or a batch depends on the worker, workers use more threads, or Ray listens to other machines."""
