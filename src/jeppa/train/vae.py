@@ -1,13 +1,13 @@
 """Training of the heteroscedastic VAE: the evidence lower bound with a chosen decoder likelihood."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -148,7 +148,9 @@ class VAEObjective(Objective):
         self.data = CropData(config, splits.train)
         self.model, self.started = initial_model(config, init)
         self.shown = ShownPictures(splits.heldout, config.data.resolution)
-        self._crops = StatisticsCrops(self.data.crops(min(config.data.resolution, STATISTICS_SIDE)))
+        self._crops: Iterable[Tensor] = ()
+        if config.frozen is None:  # else the latents keep their statistics, and none are measured
+            self._crops = StatisticsCrops(self.data.crops(min(config.data.resolution, STATISTICS_SIDE)))
         self._freeze()
         if config.optim.gradient_checkpointing:
             self.model.vae.enable_gradient_checkpointing()
