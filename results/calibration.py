@@ -24,7 +24,7 @@ from jeppa.lab.calibration import chi2, coverage
 from jeppa.lab.measure import PixelSample, fit_to_grid
 from jeppa.lab.metrics import dequantise
 from jeppa.lab.recalibrate import calibrate, fit_recalibration
-from jeppa.lab.statistics import bootstrap_ence, bootstrap_mean, histogram
+from jeppa.lab.statistics import Histogram, bootstrap_ence, bootstrap_mean, histogram
 from jeppa.pipeline import load_model
 from jeppa.vae import HeteroscedasticVAE
 from jeppa.vae.sigma_head import LOGVAR_RANGE, RisingCurve
@@ -123,13 +123,24 @@ def judge(predictions: Predictions, curve: RisingCurve) -> Json:
         histograms.append(histogram(curved, curved, squared, squared))
         shares.append(float(coverage(x, mean, curved, 0.9)))
         ratios.append(float(chi2(x, mean, curved)))
+    return summarise_sigma(histograms, ratios, shares)
+
+
+def summarise_sigma(histograms: list[Histogram], ratios: list[float], shares: list[float]) -> Json:
+    """ENCE, chi2 and what the 90 % interval holds: `[mean, low, high]` with a 95 % interval over pictures.
+
+    Args:
+        histograms: over the log-variance, of each picture.
+        ratios: chi2 of each picture.
+        shares: of the values of each picture that lie in their 90 % interval.
+    """
     estimates = {
         "ence": bootstrap_ence(np.stack(histograms)),
         "chi2": bootstrap_mean(np.array(ratios)),
         "coverage_90": bootstrap_mean(np.array(shares)),
     }
     return {
-        "images": len(predictions),
+        "images": len(histograms),
         **{key: [estimate.mean, estimate.lo, estimate.hi] for key, estimate in estimates.items()},
     }
 

@@ -23,9 +23,10 @@ from jeppa.lab.calibration import coverage
 from jeppa.lab.evaluate import evaluate, paired_differences
 from jeppa.lab.measure import PixelSample
 from jeppa.lab.recalibrate import CURVE_VALUES, collect_samples, fit_rising_curve
-from jeppa.lab.statistics import bootstrap_ence, bootstrap_mean, histogram
+from jeppa.lab.statistics import histogram
 from jeppa.pipeline import Model, load_model
 from jeppa.vae.sigma_head import KNOTS, LOGVAR_RANGE, RisingCurve
+from results.calibration import summarise_sigma
 from results.record import (
     RESULTS,
     Json,
@@ -138,13 +139,7 @@ def judge_sigma(samples: list[PixelSample], curve: RisingCurve) -> Json:
         histograms.append(histogram(logvar, logvar, squared, squared))
         ratios.append(float((squared / logvar.exp()).mean()))
         shares.append(float(coverage(squared.sqrt(), torch.zeros_like(squared), logvar, 0.9, sample.df)))
-    estimates = {
-        "ence": bootstrap_ence(np.stack(histograms)),
-        "chi2": bootstrap_mean(np.array(ratios)),
-        "coverage_90": bootstrap_mean(np.array(shares)),
-    }
-    spread = {key: [estimate.mean, estimate.lo, estimate.hi] for key, estimate in estimates.items()}
-    return {"images": len(samples), **spread}
+    return summarise_sigma(histograms, ratios, shares)
 
 
 @torch.no_grad()
